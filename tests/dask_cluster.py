@@ -62,12 +62,12 @@ def release(client):
     client.unregister_worker_plugin("urisk_nb")
 
 
-def list_mended(client):
+def list_patched(client):
     """The workers that cannot stand still under Dask's profiler."""
 
-    def is_mended():
+    def is_patched():
         import sys
 
-        return sys.version_info >= (3, 12) or hasattr(sys._current_frames, "is_mended")
+        return sys.version_info >= (3, 12) or hasattr(sys._current_frames, "is_patched")
 
-    return {worker for worker, is_so in client.run(is_mended).items() if is_so}
+    return {worker for worker, is_so in client.run(is_patched).items() if is_so}

@@ -158,7 +158,7 @@ def test_with_all_servers_away_the_error_names_each(servers):
     manager = open_session(group, max_retries=1)
     for server in group:
         server.kill()
-    with pytest.raises(ServerNotRunning, match="none of the 2 servers can be asked") as caught:
+    with pytest.raises(ServerNotRunning, match="none of the 2 servers can be used") as caught:
         manager.generate_sync("Was the company fined once?")
     assert all(server.url in str(caught.value) for server in group)
     assert manager.state is ServerState.FAILED

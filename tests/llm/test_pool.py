@@ -283,7 +283,7 @@ async def test_all_who_wait_for_a_server_share_one_look():
         await release.wait()
         raise ServerNotRunning(f"{endpoint.url}: gone", fix="?")
 
-    lab.pool._welcome = welcome
+    lab.pool._admit = welcome
     lab.ask("first")
     await lab.settle()
     for n in range(9):
@@ -309,7 +309,7 @@ async def test_a_server_is_looked_at_in_growing_pauses_while_the_session_is_used
         await lab.settle()
         b.finish()
         await task
-        (looking,) = lab.pool._returns.values()
+        (looking,) = lab.pool._watches.values()
         await looking  # ends by itself
         assert 3 <= len(lab.welcomed) <= 7  # after 0.02, 0.04, 0.08, 0.08, ... s
         assert lab.pool._pauses_s[a] == pool_module.MAX_PAUSE_S

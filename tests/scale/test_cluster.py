@@ -14,7 +14,7 @@ import pytest
 
 import urisk_nb
 from cluster_runs import TICKERS, assess_locally, compared, write_news
-from dask_cluster import list_mended, open_cluster, set_variables
+from dask_cluster import list_patched, open_cluster, set_variables
 from flaky_server import BABBLE, BOOM, REFUSED, FlakyServer
 from harness import FakeOllama, free_port, short_folder
 from urisk_nb import assess, cli
@@ -114,7 +114,7 @@ def test_a_run_and_its_journal_answer_each_other(two_models, client, journal):
 def test_workers_cannot_stand_still_under_a_profiler(client):
     """The bug of Python 3.11 that tests/scale/test_thread_frames.py shows."""
     assess(TICKERS, evidence=write_news(6), client=client)
-    assert list_mended(client) == {*client.nthreads()}
+    assert list_patched(client) == {*client.nthreads()}
 
 
 def test_a_run_has_as_many_calls_in_flight_as_it_asks_for(fake_ollama_with, client):
@@ -184,4 +184,4 @@ def test_a_scheduler_that_is_not_there_is_named(tmp_path):
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "ClusterLost: no scheduler of Dask answers at '127.0.0.1:" in done.stderr
+    assert "ClusterLost: no Dask scheduler answers at '127.0.0.1:" in done.stderr

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cluster_runs import TICKERS, compared
-from dask_cluster import list_mended, open_cluster
+from dask_cluster import list_patched, open_cluster
 from urisk_nb import assess, process_state
 from urisk_nb.errors import WorkersDiffer
 from urisk_nb.reading import packed_cache
@@ -45,14 +45,14 @@ def client():
 def small_batches(monkeypatch):
     """One report a batch, none is read here but the first, and none was read before."""
     process_state.forget(packed_cache.NAME)
-    monkeypatch.setattr(reading, "ALONE_S", 0.0)
+    monkeypatch.setattr(reading, "LOCAL_S", 0.0)
     monkeypatch.setattr(reading, "BATCH_CHARS", 1)
 
 
 @pytest.fixture
 def sent(monkeypatch):
     """The batches that were sent, and what came back."""
-    found, receive = [], reading._Reading._receive
+    found, receive = [], reading._ClusterReader._receive
 
     def note(self, batch, future):
         if future is not None:
@@ -62,7 +62,7 @@ def sent(monkeypatch):
             found.append((batch, content))
         return receive(self, batch, future)
 
-    monkeypatch.setattr(reading._Reading, "_receive", note)
+    monkeypatch.setattr(reading._ClusterReader, "_receive", note)
     return found
 
 
@@ -74,7 +74,7 @@ def test_workers_choose_what_this_process_would(client, sent):
     pd.testing.assert_frame_equal(compared(there), compared(here))
     assert [task.holding.symbol for batch, _ in sent for task in batch] == TICKERS[1:]
     assert all(len(pickle.loads(content)) == 1 for _, content in sent)
-    assert list_mended(client), "the bug of tests/scale/test_thread_frames.py"
+    assert list_patched(client), "the bug of tests/scale/test_thread_frames.py"
     sent.clear()
     process_state.forget(packed_cache.NAME)
     assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
@@ -86,7 +86,7 @@ def test_workers_choose_what_this_process_would(client, sent):
 
 def test_little_evidence_is_read_here(client, sent, monkeypatch):
     """The way is not worth it, and the cluster is not touched."""
-    monkeypatch.setattr(reading, "ALONE_S", 60.0)
+    monkeypatch.setattr(reading, "LOCAL_S", 60.0)
     assess(TICKERS, evidence=write_reports(3), params=NO_MODEL, client=client)
     assert sent == []
 

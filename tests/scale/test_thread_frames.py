@@ -1,6 +1,6 @@
 """
-The bug of Python 3.11 by which a worker stood still, and that it cannot happen any more. Each case
-has a process of its own, since the bug stops it for ever.
+A deadlock of Python 3.11 blocked workers; the patch prevents it. Each case has its own process,
+since the bug blocks it forever.
 """
 
 import subprocess
@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-# Leaves garbage that belongs to a thread, and has the collection begin in the middle of the call
+# Leaves thread-local garbage, and makes the collection start in the middle of the call
 CALL = """
 import gc, sys, threading
-from urisk_nb.scale.thread_frames import mend_current_frames
-if {is_mended}:
-    mend_current_frames()
-    mend_current_frames()
+from urisk_nb.scale.thread_frames import patch_current_frames
+if {is_patched}:
+    patch_current_frames()
+    patch_current_frames()
 
 class Loop:
     def __init__(self):
@@ -35,13 +35,13 @@ print(len(frames), gc.isenabled(), flush=True)
 
 
 def call(**given):
-    """What the process prints; None where it stands still."""
+    """What the process prints; None if it deadlocks."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", CALL.format(**given)],
             capture_output=True,
             text=True,
-            timeout=30 if given["is_mended"] else 4,
+            timeout=30 if given["is_patched"] else 4,
         )
     except subprocess.TimeoutExpired:
         return None
@@ -50,13 +50,13 @@ def call(**given):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python 3.12 has not this bug")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python 3.12 does not have this bug")
 def test_python_has_the_bug():
-    """Else the next test could not fail, and what it tests could go."""
-    assert call(is_mended=False, collects=True) is None
+    """Without the bug, the next test could not fail, and the patch would be unnecessary."""
+    assert call(is_patched=False, collects=True) is None
 
 
 @pytest.mark.parametrize("collects", [True, False])
-def test_the_mended_function_returns(collects):
-    """With all threads, and with the collection on or off as it was."""
-    assert call(is_mended=True, collects=collects) == ["61", str(collects)]
+def test_the_patched_function_returns(collects):
+    """It lists all threads, and leaves garbage collection on or off as it was."""
+    assert call(is_patched=True, collects=collects) == ["61", str(collects)]

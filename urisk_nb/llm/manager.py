@@ -183,7 +183,7 @@ class LLMManager:
                 Endpoint(one, self._report, is_one_of_several=one is not settings)
                 for one in settings.each_server
             ],
-            self._welcome,
+            self._admit,
         )
         self._agreement = ModelAgreement()
         self._closed = False
@@ -569,8 +569,8 @@ class LLMManager:
 
         await self.pool.each(begin)
 
-    async def _welcome(self, endpoint: Endpoint) -> None:
-        """Make one of several servers ready that was away; raise where it may not be asked."""
+    async def _admit(self, endpoint: Endpoint) -> None:
+        """Make a server ready that was away; raise if it cannot be used yet."""
         await endpoint.server.look_again()
         endpoint.labels.reset()
         known = await endpoint.client.list_models()

@@ -1,13 +1,13 @@
 """
-The servers of a session, and which of them answers a call.
+The servers of a session, and the choice of a server for each call.
 
-Each call goes to the server with the most free places, in the order in which the calls were asked.
-A server that fails is left out: its calls go to another one at once, unless their caller has seen
-text. It comes back when it answers a probe, has its model in memory, and the model is the same.
-Until then it is asked in growing pauses, and only while the session is used.
+Calls start in order, and each goes to the server with the most free places. A server that fails is
+left out: its calls move to another one at once, unless their caller has seen text. It is used again
+once it answers a probe and has the same model in memory. Until then it is checked in growing
+pauses, while the session is used.
 
-With one server nothing of this happens: a call goes to it as it is. Over 400 lines: who has a place
-and who is away decide on each other, and a step that is read without the other is misread.
+With a single server none of this happens. Over 400 lines: free places and absent servers depend on
+each other, so they are read together.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Absence", "EndpointPool", "share_out"]
 
-FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0  # before a server that failed is looked at again
-GLANCE_S = 0.3  # at servers that are away, where another one is there
-IDLE_S = 60.0  # without a call: nothing is looked at until the next one
-# What takes a server out of the pool: it says nothing about the call, or about this server alone
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0  # before a failed server is checked again
+GLANCE_S = 0.3  # longest check of absent servers if another one is present
+IDLE_S = 60.0  # after so long without a call, checks stop until the next call
+# Errors that leave a server out: they say nothing about the call, or concern this server alone
 LEAVES = (
     *(ServerNotRunning, ServerConnectionLost, ServerHung, ServerBusy, ServerTimeout),
     *(RunnerCrashed, CircuitOpen, OutOfMemory, StreamInterrupted),
 )
-# What is asked of another server. One that was slow has had its time: the call has none left
+# Errors after which a call moves to another server. After a timeout the call has no time left
 MOVES = (
     *(ServerNotRunning, ServerConnectionLost, ServerHung, ServerBusy, RunnerCrashed),
     *(CircuitOpen, OutOfMemory, StreamInterrupted, ServerInternalError),
 )
-MAX_SUSPICIOUS = 2  # servers that one call may have brought down, before it is made alone
+MAX_CRASHED = 2  # servers that one call may crash before it is made alone
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absence:
     """
-    Why a server is left out, since when, and when it is looked at again (the monotonic clock).
+    Why a server is left out, since when, and when it is checked again (monotonic clock).
     """
 
     error: UriskError
@@ -77,13 +77,13 @@ class Absence:
     until_s: float
 
     def describe(self, url: str) -> str:
-        """Return why this server is left out, without its address where that stands first."""
+        """Return why this server is left out, without its address at the beginning."""
         return self.error.message.removeprefix(f"{url}: ")
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """A call that waits for a place, and the servers that have just failed it."""
+    """A call that waits for a place, and the servers that have failed it."""
 
     place: asyncio.Future[Endpoint]
     avoid: Collection[Endpoint] = field(default=())
@@ -91,57 +91,56 @@ class _Waiter:
 
 class EndpointPool:
     """
-    The servers of a session; used on one loop. Counts calls as `CallLimiter` does, over all of
-    them.
+    The servers of a session, with a limit on calls in flight over all of them; used on one loop.
 
     Parameters
     ----------
     endpoints
         The servers, in the order in which they were named.
-    welcome
-        Awaited for a server that comes back; raises where it may not be asked yet.
+    admit
+        Awaited before a server is used again; raises if it cannot be used yet.
     """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], welcome: Callable[[Endpoint], Awaitable[object]]
+        self, endpoints: Sequence[Endpoint], admit: Callable[[Endpoint], Awaitable[object]]
     ) -> None:
-        self.endpoints, self._welcome = tuple(endpoints), welcome
+        self.endpoints, self._admit = tuple(endpoints), admit
         self.absences: dict[Endpoint, Absence] = {}
-        self._pauses_s: dict[Endpoint, float] = {}  # the next one; kept until a call has succeeded
+        self._pauses_s: dict[Endpoint, float] = {}  # the next pause; kept until a call succeeds
         self._held: Counter[Endpoint] = Counter()
         self._queue: deque[_Waiter] = deque()
-        self._returns: dict[Endpoint, asyncio.Task[None]] = {}
-        self._looks: dict[Endpoint, asyncio.Task[None]] = {}
+        self._watches: dict[Endpoint, asyncio.Task[None]] = {}
+        self._checks: dict[Endpoint, asyncio.Task[None]] = {}
         self._usual: int | None = None  # calls in flight over all servers; None: their slots
-        self._wanted: list[int] = []  # what the runs that last have asked for
+        self._wanted: list[int] = []  # minimum that each active run asks for
         self._used_s = time.monotonic()
         self._is_closed = False
 
-    # Who is there ---------------------------------------------------------------------------------
+    # Present servers ------------------------------------------------------------------------------
 
     @property
     def is_single(self) -> bool:
-        """Whether there is one server, so nothing to choose from."""
+        """Whether there is only one server."""
         return len(self.endpoints) == 1
 
     @property
     def present(self) -> tuple[Endpoint, ...]:
-        """The servers that may be asked."""
+        """The servers that are in use."""
         return tuple(one for one in self.endpoints if one not in self.absences)
 
     @property
     def lead(self) -> Endpoint:
-        """The server that speaks for all: the first that may be asked, else the first."""
+        """The server that represents all: the first present one, else the first."""
         return next(iter(self.present), self.endpoints[0])
 
     async def each(self, action: Callable[[Endpoint], Awaitable[T]]) -> dict[Endpoint, T]:
         """
-        Return what an action gives on each server that may be asked; one that fails is left out.
+        Run an action on each present server and return the results; leave out those that fail.
 
         Raises
         ------
         UriskError
-            Every server failed, or one in a way that leaving it out would hide.
+            Every server failed, or one failed in a way that leaving it out would hide.
         """
         asked = self.present or self.endpoints
         if self.is_single:
@@ -163,28 +162,28 @@ class EndpointPool:
 
     @property
     def limit(self) -> int:
-        """How many calls may be in flight now, were every server there."""
+        """How many calls may be in flight if every server is present."""
         slots = sum(endpoint.server.slots for endpoint in self.endpoints)
         return max(slots if self._usual is None else self._usual, *self._wanted, 1)
 
     @property
     def in_flight(self) -> int:
-        """How many calls of this process the servers are working on."""
+        """How many calls of this process the servers are answering."""
         return sum(endpoint.limiter.in_flight for endpoint in self.endpoints)
 
     @property
     def waiting(self) -> int:
-        """How many calls wait here for their turn."""
+        """How many calls are queued in this process."""
         return len(self._queue) + sum(one.limiter.waiting for one in self.endpoints)
 
     def set_usual(self, usual: int | None) -> None:
-        """Change how many may be in flight while no run asks for more; None: the slots of all."""
+        """Set the calls in flight while no run asks for more; None: the slots of all servers."""
         self._usual = usual
         self._share_places()
 
     @contextlib.contextmanager
     def allow(self, least: int | None) -> Iterator[None]:
-        """Let at least so many calls be in flight while this lasts; None asks for nothing."""
+        """Allow at least so many calls in flight within this context; None: no change."""
         if least is None:
             yield
             return
@@ -198,63 +197,64 @@ class EndpointPool:
 
     def _share_places(self) -> None:
         """
-        Give each server its part of the calls; the part of one that is away is nobody else's, who
-        would have to queue it.
+        Give each server its share of the calls.
+
+        The share of an absent server is not given to others, which would have to queue its calls.
         """
         slots = [endpoint.server.slots for endpoint in self.endpoints]
-        is_told = self._usual is not None or bool(self._wanted)
-        parts = share_out(self.limit, slots) if is_told else slots
-        for endpoint, part in zip(self.endpoints, parts, strict=True):
-            endpoint.limiter.set_usual(part)
-        self._hand_out()
+        is_given = self._usual is not None or bool(self._wanted)
+        shares = share_out(self.limit, slots) if is_given else slots
+        for endpoint, share in zip(self.endpoints, shares, strict=True):
+            endpoint.limiter.set_usual(share)
+        self._dispatch()
 
     def _find_free(self, avoid: Collection[Endpoint]) -> Endpoint | None:
-        """Return the server with the most free places; None where no call may go now."""
+        """Return the server with the most free places; None: no call may start now."""
         if sum(self._held.values()) >= self.limit:
             return None
         present = self.present
-        asked = [one for one in present if one not in avoid] or present
-        free = {one: one.limiter.limit - self._held[one] for one in asked}
+        candidates = [one for one in present if one not in avoid] or present
+        free = {one: one.limiter.limit - self._held[one] for one in candidates}
         best = max(free, key=lambda one: free[one], default=None)
         return best if best is not None and free[best] > 0 else None
 
     @contextlib.asynccontextmanager
     async def _hold_place(self, avoid: Collection[Endpoint]) -> AsyncIterator[Endpoint]:
-        """Hold a place at a server; who has waited longest is served first."""
+        """Hold a place at a server; calls are served in order."""
         endpoint = await self._wait_for_place(avoid)
         try:
             yield endpoint
         finally:
-            self._give_back(endpoint)
+            self._release(endpoint)
 
     async def _wait_for_place(self, avoid: Collection[Endpoint]) -> Endpoint:
-        await self._require_one()
+        await self._require_server()
         if not self._queue and (endpoint := self._find_free(avoid)) is not None:
             self._held[endpoint] += 1
             return endpoint
         waiter = _Waiter(asyncio.get_running_loop().create_future(), avoid)
-        # Calls that lost their server have had their turn: they go before the others, in order
+        # Calls that lost their server were served before: they go to the front, in order
         moved = sum(1 for one in self._queue if one.avoid)
         self._queue.insert(moved if avoid else len(self._queue), waiter)
-        self._hand_out()
+        self._dispatch()
         try:
             return await waiter.place
         except asyncio.CancelledError:
             is_given = waiter.place.done() and not waiter.place.cancelled()
             if is_given and waiter.place.exception() is None:
-                self._give_back(waiter.place.result())
+                self._release(waiter.place.result())
             raise
         finally:
             if waiter in self._queue:
                 self._queue.remove(waiter)
 
-    def _give_back(self, endpoint: Endpoint) -> None:
+    def _release(self, endpoint: Endpoint) -> None:
         self._held[endpoint] -= 1
         self._used_s = time.monotonic()
-        self._hand_out()
+        self._dispatch()
 
-    def _hand_out(self) -> None:
-        """Give the free places to those who wait, in order."""
+    def _dispatch(self) -> None:
+        """Give the free places to the waiting calls, in order."""
         for waiter in tuple(self._queue):
             if waiter.place.done():
                 continue
@@ -272,14 +272,14 @@ class EndpointPool:
         self, record: CallRecord, prepare: Callable[[Endpoint], Exchange], on_chunk: OnChunk
     ) -> Awaitable[Final]:
         """
-        Return the end of an answer; ask another server where one fails before the first chunk.
+        Return the final message; try another server if one fails before the first chunk.
 
         Parameters
         ----------
         record
-            Notes servers, attempts and chunks.
+            Records servers, attempts and chunks.
         prepare
-            Returns the call as a server is asked it.
+            Returns the call encoded for a server.
         on_chunk
             Called with each chunk.
         """
@@ -291,7 +291,7 @@ class EndpointPool:
     async def _run_on_any(
         self, record: CallRecord, prepare: Callable[[Endpoint], Exchange], on_chunk: OnChunk
     ) -> Final:
-        """Ask the servers; where all are away, again after a pause, as one server is asked."""
+        """Try the servers; if all are away, retry after a pause, as with a single server."""
         if is_single_attempt():
             return await self._run_once(record, prepare, on_chunk)
 
@@ -313,7 +313,7 @@ class EndpointPool:
     async def _run_once(
         self, record: CallRecord, prepare: Callable[[Endpoint], Exchange], on_chunk: OnChunk
     ) -> Final:
-        """Ask one server after the other, each once, until one answers."""
+        """Try one server after the other, each once, until one answers."""
         failed: dict[Endpoint, UriskError] = {}
         while True:
             async with self._hold_place(failed) as endpoint:
@@ -335,19 +335,21 @@ class EndpointPool:
     def _may_move(
         self, record: CallRecord, failed: dict[Endpoint, UriskError], error: UriskError
     ) -> bool:
-        """Return whether a call that failed goes to another server at once."""
+        """Return whether a failed call moves to another server at once."""
         if self._is_closed or not isinstance(error, MOVES):
             return False
         if not is_single_attempt() and record.first_s is not None:
             return False  # the caller has seen text
         rules = [retry_rule_for(one).in_run for one in failed.values()]
-        most = 1 if is_suspect() else MAX_SUSPICIOUS
-        return rules.count(InRun.ALONE) < most and any(one not in failed for one in self.present)
+        max_crashed = 1 if is_suspect() else MAX_CRASHED
+        return rules.count(InRun.ALONE) < max_crashed and any(
+            one not in failed for one in self.present
+        )
 
     # Servers that are away ------------------------------------------------------------------------
 
     def _leave_out(self, endpoint: Endpoint, error: UriskError) -> None:
-        """Ask this server no more until it is back; a second failure is no news."""
+        """Stop using a server until it is back; does nothing if it is left out already."""
         if endpoint in self.absences:
             return
         pause_s = self._pauses_s.get(endpoint, FIRST_PAUSE_S)
@@ -358,46 +360,46 @@ class EndpointPool:
         self.absences[endpoint] = Absence(error=error, since_s=now, until_s=until_s)
         endpoint.server.note_loss(error)
         self._share_places()
-        self._look_for_returns()
+        self._watch_absent_servers()
         if not self.present:
             for waiter in self._queue:
                 if not waiter.place.done():
                     waiter.place.set_exception(self._build_away_error())
 
     def _build_away_error(self, error: UriskError | None = None) -> UriskError:
-        """Return why no server can be asked: each with what was seen of it, as the last error."""
+        """Return the error for a session without a usable server; it names the reason of each."""
         seen = [absence.error for absence in self.absences.values()]
         is_busy = bool(seen) and all(isinstance(one, ServerBusy) for one in seen)
         reasons = "; ".join(
             f"{endpoint.url}: {absence.describe(endpoint.url).rstrip('.')}"
             for endpoint, absence in self.absences.items()
         )
-        message = f"none of the {len(self.endpoints)} servers can be asked ({reasons})."
-        fix = "start one of them again, then %urisk_start"
+        message = f"none of the {len(self.endpoints)} servers can be used ({reasons})."
+        fix = "restart one of them, then %urisk_start"
         if error is None:
             return (ServerBusy if is_busy else ServerNotRunning)(message, fix=fix)
-        error = copy.copy(error)  # it is the reason of an absence, too
+        error = copy.copy(error)  # an absence also holds the original
         error.message, error.args, error.fix = message, (message,), fix
         return error
 
-    async def _require_one(self) -> None:
-        """Return when a server may be asked; raise where none is back."""
+    async def _require_server(self) -> None:
+        """Return if a server can be used; raise if none is back."""
         self._used_s = time.monotonic()
         if self.absences:
-            self._look_for_returns()
+            self._watch_absent_servers()
         if not (self.present or await self.is_back()):
             raise self._build_away_error()
 
     async def is_back(self) -> bool:
-        """Return whether a server may be asked; where none may, all are looked at now."""
+        """Return whether a server can be used; if none can, check all of them now."""
         self._used_s = time.monotonic()
-        looks = set() if self.present else set(map(self._look, self.endpoints))
-        while looks and not self.present:  # one may load its model for minutes
-            _, looks = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+        checks = set() if self.present else set(map(self._start_check, self.endpoints))
+        while checks and not self.present:  # one may load its model for minutes
+            _, checks = await asyncio.wait(checks, return_when=asyncio.FIRST_COMPLETED)
         return bool(self.present)
 
     async def check(self) -> bool:
-        """Probe the servers that may be asked; return whether there is one, as `is_back` does."""
+        """Probe the present servers; return whether one can be used, as `is_back` does."""
 
         async def probe(endpoint: Endpoint) -> None:
             try:
@@ -408,22 +410,22 @@ class EndpointPool:
         await asyncio.gather(*map(probe, self.present))
         due = [one for one, absence in self.absences.items() if absence.until_s <= time.monotonic()]
         if self.present and due:
-            await asyncio.wait(set(map(self._look, due)), timeout=GLANCE_S)
+            await asyncio.wait(set(map(self._start_check, due)), timeout=GLANCE_S)
         return await self.is_back()
 
-    def _look_for_returns(self) -> None:
-        """Look for the servers that are away, each in its own pauses."""
+    def _watch_absent_servers(self) -> None:
+        """Check the absent servers in the background, each with its own pauses."""
         for endpoint in self.absences:
-            task = self._returns.get(endpoint)
+            task = self._watches.get(endpoint)
             if (task is None or task.done()) and not self._is_closed:
-                self._returns[endpoint] = asyncio.get_running_loop().create_task(
+                self._watches[endpoint] = asyncio.get_running_loop().create_task(
                     self._await_return(endpoint), context=contextvars.Context()
                 )
 
     async def _await_return(self, endpoint: Endpoint) -> None:
         while (absence := self.absences.get(endpoint)) is not None and self._is_used():
             await asyncio.sleep(max(0.0, absence.until_s - time.monotonic()))
-            await asyncio.wait({self._look(endpoint)})
+            await asyncio.wait({self._start_check(endpoint)})
             if (absence := self.absences.get(endpoint)) is not None:
                 self._postpone(endpoint, absence)
 
@@ -436,26 +438,27 @@ class EndpointPool:
         self._pauses_s[endpoint] = min(2 * pause_s, MAX_PAUSE_S)
         self.absences[endpoint] = replace(absence, until_s=time.monotonic() + pause_s)
 
-    def _look(self, endpoint: Endpoint) -> asyncio.Task[None]:
-        """Return the look at a server that is under way, for all who wait for it, or a new one."""
-        task = self._looks.get(endpoint)
+    def _start_check(self, endpoint: Endpoint) -> asyncio.Task[None]:
+        """Return the running check of a server, shared by all who wait for it, or a new one."""
+        task = self._checks.get(endpoint)
         if task is None or task.done():
-            task = self._looks[endpoint] = asyncio.get_running_loop().create_task(
-                self._look_at(endpoint), context=contextvars.Context()
+            task = self._checks[endpoint] = asyncio.get_running_loop().create_task(
+                self._check_endpoint(endpoint), context=contextvars.Context()
             )
         return task
 
-    async def _look_at(self, endpoint: Endpoint) -> None:
-        """Take a server back if it is well; else note what is seen of it now. Never raises."""
+    async def _check_endpoint(self, endpoint: Endpoint) -> None:
+        """Use a server again if it can be used; otherwise keep the latest error. Never raises."""
         absence = self.absences.get(endpoint)
         if absence is None:
             return
         try:
-            await self._welcome(endpoint)
+            await self._admit(endpoint)
         except UriskError as exc:
             error = exc
-        except Exception as exc:  # noqa: BLE001  nobody awaits this: it is shown instead
-            error = ServerNotRunning(f"it could not be looked at: {exc!r}.", fix="report it")
+        except Exception as exc:  # noqa: BLE001  nobody awaits this: the error is shown instead
+            seen = f"it could not be checked: {exc!r}."
+            error = ServerNotRunning(seen, fix="report this as a bug of urisk_nb")
         else:
             endpoint.server.note_return()
             del self.absences[endpoint]
@@ -467,7 +470,7 @@ class EndpointPool:
     # End ------------------------------------------------------------------------------------------
 
     async def cancel_all(self, within_s: float) -> None:
-        """Cancel the calls in flight and those that wait, and look for no server any more."""
+        """Cancel all calls, in flight and queued, and stop checking servers."""
         self._is_closed = True
         for waiter in self._queue:
             if not waiter.place.done():
@@ -477,17 +480,17 @@ class EndpointPool:
                         fix="%urisk_start, then ask again",
                     )
                 )
-        looks = {*self._returns.values(), *self._looks.values()}
-        for task in looks:
+        tasks = {*self._watches.values(), *self._checks.values()}
+        for task in tasks:
             task.cancel()
-        if looks:
-            await asyncio.wait(looks, timeout=within_s)
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
         await asyncio.gather(*(one.limiter.cancel_all(within_s) for one in self.endpoints))
 
 
 def share_out(total: int, weights: Sequence[int]) -> list[int]:
     """
-    Return whole parts of a total, as near to the weights as they can be, each at least 1.
+    Split a total into whole numbers in proportion to the weights, each at least 1.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""A Dask cluster answers in place of one session: each host asks its own model server.
+"""Run the questions of a run on a Dask cluster, where each host has its own model server.
 
-The run, its journal and its table stay with the caller. `cluster.ClusterSession` is to a run what
-`LLMManager` is to it, so a run on a cluster gives the same table. It knows questions and answers.
-It knows nothing of prices and documents, and it decides nothing about labels.
+The run, its journal and its table stay with the caller. `cluster.ClusterSession` has the interface
+of `LLMManager`, so a run on a cluster gives the same table. This package knows questions and
+answers. It knows nothing of prices, and it decides nothing about labels.
 
-Only this part imports `distributed`, which is the extra `scale`.
+Only this package imports `distributed` (the extra `scale`).
 """

@@ -1,4 +1,4 @@
-"""What a client and its workers have to be, checked before the first question."""
+"""Check a client and its workers before the first question."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 def check_client(client: object) -> None:
     """
-    Check what was given as `client`; nothing is computed or sent.
+    Check the argument `client`, without computing or sending anything.
 
     Raises
     ------
     PackageMissing
         The extra `scale` is not installed.
     InputError
-        It is no client of Dask, an asynchronous one, or one that is closed.
+        It is not a Dask client, or it is asynchronous or closed.
     """
     _require_distributed()
     from distributed import Client
 
     if not isinstance(client, Client):
         seen = repr(client)
-        made = "Client(cluster)" if hasattr(client, "scheduler_address") else "Client(ADDRESS)"
+        call = "Client(cluster)" if hasattr(client, "scheduler_address") else "Client(ADDRESS)"
         raise InputError(
-            f"client is {seen if len(seen) <= 80 else f'{seen[:77]}...'}.",
-            fix=f"make one and give it: from distributed import Client; client = {made}",
+            f"client is {seen if len(seen) <= 80 else f'{seen[:77]}...'}, not a Dask client.",
+            fix=f"create a Dask client: from distributed import Client; client = {call}",
         )
     if client.asynchronous:
         raise InputError(
             f"client is asynchronous ({describe_client(client)}).",
-            fix="give one that blocks: client = Client(ADDRESS), without asynchronous=True",
+            fix="use a blocking client: client = Client(ADDRESS), without asynchronous=True",
         )
     if client.status not in ("running", "connecting"):
         raise InputError(
@@ -62,7 +62,7 @@ def check_client(client: object) -> None:
 @contextlib.contextmanager
 def open_client(address: str) -> Iterator[Client]:
     """
-    Give a client of the scheduler at an address; closed at the end.
+    Yield a client of the scheduler at an address, and close it at the end.
 
     Raises
     ------
@@ -78,8 +78,8 @@ def open_client(address: str) -> Iterator[Client]:
         client: Client = Client(address, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as exc:
         raise ClusterLost(
-            f"no scheduler of Dask answers at {address!r} ({type(exc).__name__}).",
-            fix="check the address, such as tcp://host:8786, and that `dask scheduler` runs there",
+            f"no Dask scheduler answers at {address!r} ({type(exc).__name__}).",
+            fix="check the address (such as tcp://host:8786), and that `dask scheduler` runs there",
         ) from exc
     try:
         yield client
@@ -89,7 +89,7 @@ def open_client(address: str) -> Iterator[Client]:
 
 def _require_distributed() -> None:
     try:
-        import distributed  # noqa: F401  is it there?
+        import distributed  # noqa: F401  checks that it is installed
     except ImportError as exc:
         raise PackageMissing(
             "a run on a Dask cluster needs the package distributed, which is not installed.",
@@ -98,19 +98,19 @@ def _require_distributed() -> None:
 
 
 def describe_client(client: Client) -> str:
-    """Return the address of the scheduler, as far as it is known."""
+    """Return the address of the scheduler, if it is known."""
     scheduler = client.scheduler
     return "no scheduler" if scheduler is None else str(getattr(scheduler, "address", scheduler))
 
 
 def find_differences(workers: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str]:
     """
-    Return the workers that cannot ask for this process, each with why.
+    Return the workers whose versions differ from this process, each with the reason.
 
     Parameters
     ----------
     workers
-        What `Client.get_versions(packages=["urisk_nb"])` says of each.
+        The entry `workers` of `Client.get_versions(packages=["urisk_nb"])`.
     """
     return {
         address: reason
@@ -123,11 +123,11 @@ def _find_difference(seen: Mapping[str, Any]) -> str:
     python = ".".join(str(seen["host"]["python"]).split(".")[:2])
     version = dict(seen["packages"]).get("urisk_nb")
     if python != OWN_PYTHON:
-        return f"runs Python {python}, and this process runs {OWN_PYTHON}"
+        return f"runs Python {python}, but this process runs {OWN_PYTHON}"
     if not version:
         return "has no urisk_nb"
     if version != urisk_nb.__version__:
-        return f"has urisk_nb {version}, and this process has {urisk_nb.__version__}"
+        return f"has urisk_nb {version}, but this process has {urisk_nb.__version__}"
     return ""
 
 
@@ -137,9 +137,9 @@ def build_differences_error(differences: Mapping[str, str]) -> WorkersDiffer:
     more = f"; {len(named) - MAX_NAMED} more differ" if len(named) > MAX_NAMED else ""
     is_python = all("Python" in why for why in differences.values())
     fix = (
-        f"start the workers with Python {OWN_PYTHON}, or run this notebook with theirs"
+        f"start the workers with Python {OWN_PYTHON}, or run this notebook with their Python"
         if is_python
-        else f'where the workers run: pip install "urisk-nb[scale]=={urisk_nb.__version__}", '
-        "then start them again"
+        else f'on the workers: pip install "urisk-nb[scale]=={urisk_nb.__version__}", '
+        "then restart them"
     )
     return WorkersDiffer(f"{'; '.join(named[:MAX_NAMED])}{more}.", fix=fix, workers=[*differences])

@@ -1,11 +1,11 @@
 """
-A cluster as a session: what a run needs of a manager, answered by the workers of a Dask cluster.
+A session over a Dask cluster: the interface that a run needs of a manager, served by the workers.
 
-The questions that wait are sent in batches, in their order, each batch to the server with the most
-room. A server that fails is left out, and its questions go to another one, as `llm/pool.py` does it
-for several servers of one process. What a worker had not answered when it ended is sent once more.
+Queued questions are sent in batches, in order, each batch to the server with the most room. A
+server that fails is left out and its questions go to another one, as in `llm/pool.py` for the
+servers of one process. Questions that a worker had not answered when it ended are sent again.
 
-Over 400 lines: who has room and who is away decide on each other, as in `llm/pool.py`.
+Over 400 lines: free slots and absent servers depend on each other, as in `llm/pool.py`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from urisk_nb.errors import (
     WorkerLost,
 )
 from urisk_nb.llm.agreement import ModelAgreement
-from urisk_nb.llm.pool import LEAVES, MAX_SUSPICIOUS, MOVES, share_out
+from urisk_nb.llm.pool import LEAVES, MAX_CRASHED, MOVES, share_out
 from urisk_nb.llm.resilience import InRun, retry_rule_for
 from urisk_nb.llm.run_calls import is_suspect
 from urisk_nb.scale import steps
@@ -52,32 +52,32 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterSession"]
 
-AWAY = (*LEAVES, ClusterLost, WorkerLost)  # what takes a server out
-MAX_LOST = 2  # workers that one question may have ended, before it is asked alone
+AWAY = (*LEAVES, ClusterLost, WorkerLost)  # errors that leave a server out
+MAX_LOST = 2  # workers that may end with one question before it is asked alone
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """A question that waits, or is at a server, and what became of it so far."""
+    """A question that is queued or sent, and its failures so far."""
 
     question: Question | bytes
     model: str
     is_suspect: bool
     answer: asyncio.Future[Answer]
     failed: dict[ClusterServer, UriskError] = field(default_factory=dict)
-    batch: _Sent | None = None
+    batch: _SentBatch | None = None
 
     @property
     def key(self) -> str | bytes:
-        """What names the question, also where it is asked once more."""
+        """Identifies the question, also when it is sent again."""
         return self.question if isinstance(self.question, bytes) else self.question.key
 
 
 @dataclass(slots=True, eq=False)
-class _Sent:
-    """A batch at a server."""
+class _SentBatch:
+    """A batch that was sent to a server."""
 
     calls: Sequence[_Call]
     task: asyncio.Task[None] | None = None
@@ -85,68 +85,68 @@ class _Sent:
 
 class ClusterSession:
     """
-    A Dask cluster in place of a session, for one run: a `ModelSession`.
+    A `ModelSession` over the workers of a Dask cluster, for one run.
 
-    Made by `ClusterSession.open`. It is used on the loop of urisk_nb.
+    Created by `ClusterSession.open`. Used on the event loop of urisk_nb.
 
     Attributes
     ----------
     settings
-        The caller's own: how long an outage is waited for, and what travels to the workers.
+        The caller's: how long to wait for an outage, and what is forwarded to the workers.
     model, judge
         As the workers' servers agree on them.
     left_out
-        Workers that came later and cannot take part, each with why.
+        Workers that joined later but cannot take part, each with the reason.
     """
 
     def __init__(self, client: Client, model: str | None = None) -> None:
         self.settings = load(**({} if model is None else {"model": model}))
         given = self.settings.model_fields_set
         self._overrides = {
-            name: getattr(self.settings, name) for name in steps.TRAVELS if name in given
+            name: getattr(self.settings, name) for name in steps.FORWARDED if name in given
         }
         self.model = self.judge = self.settings.model
         self.left_out: dict[str, str] = {}
-        self._jobs = Jobs(client, self._note_gone, self._note_joined)
+        self._jobs = Jobs(client, self._handle_gone, self._handle_joined)
         self._servers: dict[str, ClusterServer] = {}
         self._agreement = ModelAgreement()
-        self._models: tuple[str, ...] = ()  # beside the session's own
+        self._models: tuple[str, ...] = ()  # in addition to the session's own
         self._judges: dict[str, Judge] = {}
         self._queue: deque[_Call] = deque()
-        # Workers that ended with a question: kept when the run asks it again after an outage
+        # How many workers ended with a question; kept if the run asks it again after an outage
         self._lost: Counter[str | bytes] = Counter()
-        self._wanted: list[int] = []  # what the run asks for
-        self._looks: dict[ClusterServer, asyncio.Task[None]] = {}
+        self._wanted: list[int] = []  # parallel calls that the run asks for
+        self._watches: dict[ClusterServer, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._is_due = False  # the queue is about to be handed out
-        self._session_id = secrets.token_hex(8)  # names answers of a model without a digest
+        self._is_dispatch_due = False
+        self._session_id = secrets.token_hex(8)  # identifies answers of a model without a digest
 
     # Start ----------------------------------------------------------------------------------------
 
     @classmethod
     async def open(cls, client: Client, *, model: str | None = None) -> ClusterSession:
         """
-        Return a session over the workers of a cluster, checked and with its model ready.
+        Open a session over the workers of a cluster, check them, and make the model ready.
 
         Parameters
         ----------
         client
-            A client of Dask that blocks.
+            A blocking Dask client.
         model
-            Who answers; default: as the caller's settings say, else as each worker's do.
+            The model that answers; default: the caller's setting, else each worker's.
 
         Raises
         ------
         InputError, PackageMissing
             This client cannot be used.
         WorkersDiffer
-            A worker has another version of Python or of urisk_nb, or none.
+            A worker has another version of Python or urisk_nb, or no urisk_nb.
         ModelsDiffer
             Servers have different models.
         ClusterLost
-            There is no worker, or no way to the scheduler.
+            There is no worker, or the scheduler does not answer.
         ServerError, ModelError
-            As the first server says it, where no server can be asked.
+            No server can be used.
         """
         check_client(client)
         session = cls(client, model)
@@ -158,7 +158,7 @@ class ClusterSession:
         return session
 
     async def close(self) -> None:
-        """End the session; the workers and their model servers go on, for the next run."""
+        """Close the session; the workers and their model servers keep running for the next run."""
         await event_loop.call(self._close())
 
     async def _open(self) -> None:
@@ -168,11 +168,11 @@ class ClusterSession:
             raise build_differences_error(differences)
         for address, place in (await self._describe(workers)).items():
             if isinstance(place, Exception):
-                raise _name_worker(place, address)
+                raise _prefix_message(place, f"the worker {address}")
             _check_place(place)
             self._add_worker(address, place)
         await self._jobs.install()
-        await self._each(self._welcome)
+        await self._each(self._admit)
         lead = self._lead
         if lead.report is not None:
             self.model, self.judge = lead.report.model, lead.report.judge
@@ -195,12 +195,13 @@ class ClusterSession:
         return server
 
     async def _each(self, action: Callable[[ClusterServer], Awaitable[T]]) -> list[T]:
-        """Return what an action gives on each server that is not away; one that fails is left out.
+        """
+        Run an action on each present server and return the results; leave out those that fail.
 
         Raises
         ------
         UriskError
-            Every server failed, or one in a way that leaving it out would hide.
+            Every server failed, or one failed in a way that leaving it out would hide.
         """
         asked = [one for one in self._servers.values() if one.absence is None]
         asked = asked or [*self._servers.values()]
@@ -212,27 +213,29 @@ class ClusterSession:
             elif isinstance(result, AWAY):
                 self._leave_out(server, result)
             else:
-                raise _name_server(result, server)
+                if isinstance(result, ModelsDiffer):  # it names the servers
+                    raise result
+                raise _prefix_message(result, server.label)
         if not given:
             raise build_away_error([*self._servers.values()])
         return given
 
-    async def _welcome(self, server: ClusterServer) -> ClusterServer:
-        """Make a server ready, for the first time or again; raise where it may not be asked."""
+    async def _admit(self, server: ClusterServer) -> ClusterServer:
+        """Make a server ready, for the first time or again; raise if it cannot be used."""
         report = await self._run(server, steps.connect, self._overrides, self._models)
-        with _say_what_to_do():
+        with _suggest_cluster_fix():
             self._agreement.check_names({server.label: report.model})
         if self._judges:
             await self._find_judges_of(server, tuple(self._judges))
         server.take_back(report)
-        self._share_places()
+        self._share_calls()
         return server
 
     async def _find_judges_of(
         self, server: ClusterServer, models: tuple[str, ...]
     ) -> tuple[ClusterServer, tuple[Judge, ...]]:
         judges = await self._run(server, steps.find_judges, self._overrides, models)
-        with _say_what_to_do():
+        with _suggest_cluster_fix():
             for judge in judges:
                 self._agreement.check_digests(judge.model, {server.label: judge.digest})
                 self._agreement.check_methods(judge.model, {server.label: judge.method})
@@ -246,12 +249,12 @@ class ClusterSession:
     # Models ---------------------------------------------------------------------------------------
 
     async def ensure_model(self, *models: str) -> None:
-        """Make models beside the session's own ready on all servers, as `LLMManager` does."""
+        """Make further models ready on all servers, as `LLMManager.ensure_model` does."""
         self._models = tuple(dict.fromkeys((*self._models, *models)))
-        await event_loop.call(self._each(self._welcome))
+        await event_loop.call(self._each(self._admit))
 
     async def find_judges(self, *models: str) -> tuple[Judge, ...]:
-        """Return how each model labels; it is the same on all servers."""
+        """Return how each model labels, which is the same on all servers."""
         return await event_loop.call(self._find_judges(models))
 
     async def _find_judges(self, models: tuple[str, ...]) -> tuple[Judge, ...]:
@@ -272,45 +275,46 @@ class ClusterSession:
     # Calls ----------------------------------------------------------------------------------------
 
     async def ask(self, question: Question | bytes, model: str | None = None) -> Answer:
-        """Return the answer to a question about one sentence; a cancel stops it on its server."""
+        """Return the answer to a question; cancelling stops it on its server, too."""
         return await event_loop.call(self._ask(question, model or self.model))
 
     async def _ask(self, question: Question | bytes, model: str) -> Answer:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         call = _Call(question, model, is_suspect(), answer)
         self._queue.append(call)
-        self._hand_out_soon()
+        self._schedule_dispatch()
         try:
             return await answer
         finally:
             if call in self._queue:
                 self._queue.remove(call)
-            self._stop_if_unwanted(call.batch)
+            self._cancel_if_unwanted(call.batch)
 
-    def _stop_if_unwanted(self, batch: _Sent | None) -> None:
-        """Stop a batch whose answers nobody waits for."""
+    def _cancel_if_unwanted(self, batch: _SentBatch | None) -> None:
+        """Cancel a batch if no caller waits for its answers any more."""
         if batch is None or batch.task is None or batch.task.done():
             return
         if all(call.answer.cancelled() for call in batch.calls):
             batch.task.cancel()
 
-    def _hand_out_soon(self) -> None:
-        """Hand out the queue when everyone who is about to ask has asked."""
-        if not self._is_due:
-            self._is_due = True
-            asyncio.get_running_loop().call_soon(self._hand_out)
+    def _schedule_dispatch(self) -> None:
+        """Dispatch the queue in the next loop iteration, so that batches are full."""
+        if not self._is_dispatch_due:
+            self._is_dispatch_due = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
 
-    def _hand_out(self) -> None:
-        self._is_due = False
+    def _dispatch(self) -> None:
+        """Send batches while servers have room; fail all questions if no server is present."""
+        self._is_dispatch_due = False
         while self._queue:
             if not any(server.is_present for server in self._servers.values()):
-                self._look_for_returns()
+                self._watch_absent_servers()
                 self._fail_all()
                 return
             server = self._find_room(self._queue[0])
             if server is None:
                 return
-            batch = _Sent(self._take_calls(server))
+            batch = _SentBatch(self._take_calls(server))
             for call in batch.calls:
                 call.batch = batch
             server.in_flight += len(batch.calls)
@@ -323,21 +327,23 @@ class ClusterSession:
         self._queue.clear()
 
     def _find_room(self, call: _Call) -> ClusterServer | None:
-        """Return the server with the most room of those that have not failed a call."""
+        """Return the server with the most room, preferably one that has not failed this call."""
         present = [server for server in self._servers.values() if server.is_present]
-        asked = [server for server in present if server not in call.failed] or present
-        best = max(asked, key=lambda server: server.room)
+        candidates = [server for server in present if server not in call.failed] or present
+        best = max(candidates, key=lambda server: server.room)
         return best if best.room > 0 else None
 
     def _take_calls(self, server: ClusterServer) -> list[_Call]:
         """
-        Take the next questions for a server off the queue: as many as it answers at once, and not
-        more than its part of what waits. One with which a worker ended goes by itself.
+        Take the next questions for a server off the queue.
+
+        At most as many as it answers at once, and not more than its share of the queue. A question
+        with which a worker ended is sent by itself.
         """
         with_room = sum(one.room > 0 for one in self._servers.values())
-        most = min(server.slots, server.room, -(-len(self._queue) // with_room))
+        limit = min(server.slots, server.room, -(-len(self._queue) // with_room))
         taken = [self._queue.popleft()]
-        while self._queue and len(taken) < most:
+        while self._queue and len(taken) < limit:
             first, following = taken[0], self._queue[0]
             is_same = (first.model, first.is_suspect) == (following.model, following.is_suspect)
             if not is_same or server in following.failed:
@@ -347,15 +353,15 @@ class ClusterSession:
             taken.append(self._queue.popleft())
         return taken
 
-    async def _send(self, server: ClusterServer, sent: _Sent) -> None:
-        """Have a server answer a batch, and hand out what came of it."""
+    async def _send(self, server: ClusterServer, sent: _SentBatch) -> None:
+        """Send a batch to a server, and give each call its answer or error."""
         first = sent.calls[0]
         judge = self._judges.get(first.model)
         batch = steps.Batch(
             questions=tuple(call.question for call in sent.calls),
             model=first.model,
             overrides=self._overrides,
-            parallel=server.part,
+            parallel=server.share,
             is_suspect=first.is_suspect,
             setting=None if judge is None else judge.setting,
         )
@@ -364,7 +370,7 @@ class ClusterSession:
         except AWAY as exc:
             for call in sent.calls:
                 self._note_lost(call, exc)
-        except Exception as exc:  # noqa: BLE001  a bug of ours ends the run, not this task
+        except Exception as exc:  # noqa: BLE001  a bug in urisk_nb ends the run, not only this task
             for call in sent.calls:
                 _end(call, exc)
         else:
@@ -374,7 +380,7 @@ class ClusterSession:
                 judge.setting.take_over(replies.setting)
         finally:
             server.in_flight -= len(sent.calls)
-            self._hand_out_soon()
+            self._schedule_dispatch()
 
     def _note_answer(self, server: ClusterServer, call: _Call, answer: Answer | UriskError) -> None:
         if not isinstance(answer, UriskError):
@@ -393,33 +399,33 @@ class ClusterSession:
         elif self._has_present:
             _end(call, answer)
         else:
-            _end(call, _with_reasons(answer, [*self._servers.values()]))
+            _end(call, _add_reasons(answer, [*self._servers.values()]))
 
     def _note_lost(self, call: _Call, error: UriskError) -> None:
-        """Send a question once more whose worker or way to the scheduler was lost."""
+        """Queue a question again if its worker was lost; fail it after too many losses."""
         self._lost[call.key] += isinstance(error, WorkerLost)
-        most = 1 if call.is_suspect else MAX_LOST
-        if isinstance(error, WorkerLost) and self._lost[call.key] < most:
+        max_lost = 1 if call.is_suspect else MAX_LOST
+        if isinstance(error, WorkerLost) and self._lost[call.key] < max_lost:
             self._queue_again(call)
         else:
             _end(call, error)
 
     def _queue_again(self, call: _Call) -> None:
-        """Put a question before those that were never sent, behind others like it."""
+        """Queue a question before those that were never sent, after others that were."""
         if call.answer.done():
             return
         call.batch = None
-        before = sum(1 for one in self._queue if one.failed or self._lost[one.key])
-        self._queue.insert(before, call)
+        retried = sum(1 for one in self._queue if one.failed or self._lost[one.key])
+        self._queue.insert(retried, call)
 
     def _may_move(self, call: _Call, error: UriskError) -> bool:
-        """Return whether a question that failed goes to another server at once."""
+        """Return whether a failed question goes to another server at once."""
         if not isinstance(error, MOVES):
             return False
         rules = [retry_rule_for(one).in_run for one in call.failed.values()]
-        most = 1 if call.is_suspect else MAX_SUSPICIOUS
+        max_crashed = 1 if call.is_suspect else MAX_CRASHED
         others = any(one.is_present and one not in call.failed for one in self._servers.values())
-        return rules.count(InRun.ALONE) < most and others
+        return rules.count(InRun.ALONE) < max_crashed and others
 
     # Servers that are away ------------------------------------------------------------------------
 
@@ -431,50 +437,50 @@ class ClusterSession:
         self, server: ClusterServer, error: UriskError, *, is_soon: bool = False
     ) -> None:
         server.leave_out(copy.copy(error), is_soon=is_soon)
-        self._share_places()
-        self._look_for_returns()
+        self._share_calls()
+        self._watch_absent_servers()
 
-    def _look_for_returns(self) -> None:
+    def _watch_absent_servers(self) -> None:
         for server in self._servers.values():
-            task = self._looks.get(server)
+            task = self._watches.get(server)
             if not server.is_present and (task is None or task.done()):
-                self._looks[server] = self._create_task(self._await_return(server))
+                self._watches[server] = self._create_task(self._await_return(server))
 
     async def _await_return(self, server: ClusterServer) -> None:
-        """Look at a server again and again, in growing pauses, until it is back."""
+        """Check a server in growing pauses until it is back."""
         while not server.is_present:
             absence = server.absence
             if absence is not None:
                 await asyncio.sleep(max(0.0, absence.until_s - time.monotonic()))
-            await self._look_at(server)
-        self._hand_out_soon()
+            await self._check_server(server)
+        self._schedule_dispatch()
 
-    async def _look_at(self, server: ClusterServer) -> None:
-        """Take a server back if it is well; else note what is seen of it now."""
+    async def _check_server(self, server: ClusterServer) -> None:
+        """Use a server again if it can be used; otherwise keep the latest error. Never raises."""
         try:
-            await self._welcome(server)
+            await self._admit(server)
         except UriskError as exc:
             server.leave_out(exc)
-        except Exception as exc:  # noqa: BLE001  nobody awaits this: it is shown instead
-            seen = f"it could not be looked at: {exc!r}."
-            server.leave_out(ServerNotRunning(seen, fix="report it"))
+        except Exception as exc:  # noqa: BLE001  nobody awaits this: the error is shown instead
+            seen = f"it could not be checked: {exc!r}."
+            server.leave_out(ServerNotRunning(seen, fix="report this as a bug of urisk_nb"))
 
     async def is_up(self, model: str | None = None) -> bool:  # noqa: ARG002  it has all of them
-        """Return whether a server may be asked; where none may, all are looked at now."""
+        """Return whether a server can be used; if none can, check all of them now."""
         return await event_loop.call(self._is_up())
 
     async def _is_up(self) -> bool:
         if self._has_present or not self._jobs.is_connected:
             return self._has_present and self._jobs.is_connected
-        looks = {self._create_task(self._look_at(one)) for one in self._servers.values()}
-        while looks and not self._has_present:  # one may load its model for minutes
-            _, looks = await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+        checks = {self._create_task(self._check_server(one)) for one in self._servers.values()}
+        while checks and not self._has_present:  # one may load its model for minutes
+            _, checks = await asyncio.wait(checks, return_when=asyncio.FIRST_COMPLETED)
         return self._has_present
 
     # Workers --------------------------------------------------------------------------------------
 
-    def _note_gone(self, workers: Collection[str]) -> None:
-        """Have another worker ask each server whose worker has ended."""
+    def _handle_gone(self, workers: Collection[str]) -> None:
+        """Let another worker query each server whose worker has ended."""
         for server in self._servers.values():
             if not server.workers:
                 continue
@@ -486,16 +492,16 @@ class ClusterSession:
                 )
                 self._leave_out(server, error, is_soon=bool(server.workers))
 
-    def _note_joined(self, workers: Collection[str]) -> None:
-        self._create_task(self._take_in(workers))
+    def _handle_joined(self, workers: Collection[str]) -> None:
+        self._create_task(self._add_late_workers(workers))
 
-    async def _take_in(self, workers: Collection[str]) -> None:
-        """Let workers take part that came later; one that cannot is named under the table."""
+    async def _add_late_workers(self, workers: Collection[str]) -> None:
+        """Add workers that joined later; those that cannot take part are named under the table."""
         try:
             differences = find_differences(await self._jobs.list_versions())
             self.left_out.update({one: differences[one] for one in workers if one in differences})
-            fit = [one for one in workers if one not in differences]
-            places = await self._describe(fit) if fit else {}
+            equal = [one for one in workers if one not in differences]
+            places = await self._describe(equal) if equal else {}
         except UriskError:
             return  # the cluster is away again
         for address, place in places.items():
@@ -504,26 +510,24 @@ class ClusterSession:
                 continue
             server = self._add_worker(address, place)
             if server.workers == [address]:
-                self._create_task(self._look_at_new(server))
+                self._create_task(self._check_new_server(server))
 
-    async def _look_at_new(self, server: ClusterServer) -> None:
-        await self._look_at(server)
+    async def _check_new_server(self, server: ClusterServer) -> None:
+        await self._check_server(server)
         if server.is_present:
-            self._hand_out_soon()
+            self._schedule_dispatch()
         else:
-            self._look_for_returns()
+            self._watch_absent_servers()
 
     def _create_task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run a coroutine until the session ends; what it shows belongs to no cell."""
+        """Run a coroutine until the session ends, outside the context of any cell."""
         task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def list_left_out(self) -> tuple[str, ...]:
-        """Return which workers came later and could not take part, and which servers were never
-        there, as sentences.
-        """
+        """Return a sentence for each late worker and each server that took no part."""
         workers = [
             f"The worker {address} took no part: it {why.rstrip('.')}."
             for address, why in self.left_out.items()
@@ -539,26 +543,26 @@ class ClusterSession:
 
     @contextlib.contextmanager
     def allow_parallel(self, least: int | None) -> Iterator[None]:
-        """Share out so many calls among the servers, for a run that asks for a number."""
+        """Share a run's requested parallel calls among the servers; None: their own limits."""
         if least is None:
             yield
             return
         self._wanted.append(least)
-        self._share_places()
+        self._share_calls()
         try:
             yield
         finally:
             self._wanted.remove(least)
-            self._share_places()
+            self._share_calls()
 
-    def _share_places(self) -> None:
+    def _share_calls(self) -> None:
         servers = [one for one in self._servers.values() if one.report is not None]
         if not servers:
             return
         slots = [server.slots for server in servers]
-        parts = share_out(max(self._wanted), slots) if self._wanted else [None] * len(slots)
-        for server, part in zip(servers, parts, strict=True):
-            server.part = part
+        shares = share_out(max(self._wanted), slots) if self._wanted else [None] * len(slots)
+        for server, share in zip(servers, shares, strict=True):
+            server.share = share
 
     @property
     def _lead(self) -> ClusterServer:
@@ -571,7 +575,7 @@ class ClusterSession:
 
     @property
     def engine(self) -> Engine:
-        """What answers on the first server."""
+        """The engine of the first server."""
         report = self._lead.report
         return self.settings.engine if report is None else report.engine
 
@@ -583,13 +587,13 @@ class ClusterSession:
 
     @property
     def url(self) -> str:
-        """The scheduler's address, and how many servers are behind it."""
+        """The scheduler's address, with the number of servers."""
         count = len(self._servers)
         return f"{self._jobs.address} ({count} {'server' if count == 1 else 'servers'})"
 
     @property
     def num_ctx(self) -> int:
-        """The smallest context window of the servers in tokens; 0 where none tells it."""
+        """The smallest context window of the servers in tokens; 0: no server reports it."""
         return min(filter(None, (report.num_ctx for report in self._reports)), default=0)
 
     @property
@@ -599,23 +603,23 @@ class ClusterSession:
 
     @property
     def parallel(self) -> int:
-        """How many calls a run makes at once: those in flight, and the next batch of each."""
+        """How many calls a run makes at once: those in flight, and each server's next batch."""
         return max([LOOKAHEAD * self.slots, *self._wanted])
 
     @property
     def is_managed(self) -> bool:
-        """False: the servers are the workers' business."""
+        """False: the workers manage their servers."""
         return False
 
 
 def _end(call: _Call, error: BaseException) -> None:
-    """Give a call its error; each call has its own, since a run adds words to it."""
+    """Fail a call with its own copy of an error, since a run changes the message."""
     if not call.answer.done():
         call.answer.set_exception(copy.copy(error))
 
 
-def _with_reasons(error: UriskError, servers: Sequence[ClusterServer]) -> UriskError:
-    """Return an error of its kind that says why no server can be asked."""
+def _add_reasons(error: UriskError, servers: Sequence[ClusterServer]) -> UriskError:
+    """Return a copy of an error whose message says why no server can be used."""
     error, away = copy.copy(error), build_away_error(servers)
     error.message, error.args, error.fix = away.message, (away.message,), away.fix
     return error
@@ -624,31 +628,25 @@ def _with_reasons(error: UriskError, servers: Sequence[ClusterServer]) -> UriskE
 def _check_place(place: WorkerPlace) -> None:
     if (place.host, place.pid) == (platform.node(), os.getpid()):
         raise InputError(
-            "the workers of this client run in this process (processes=False), which asks its "
-            "server as well by itself.",
-            fix="leave out client=, or start processes: LocalCluster(processes=True)",
+            "the workers of this client run in this process (processes=False), so a cluster has "
+            "no effect.",
+            fix="leave out client=, or use processes: LocalCluster(processes=True)",
         )
 
 
 @contextlib.contextmanager
-def _say_what_to_do() -> Iterator[None]:
-    """Give the error of servers that differ the fix of a cluster."""
+def _suggest_cluster_fix() -> Iterator[None]:
+    """Give ModelsDiffer a fix that suits a cluster."""
     try:
         yield
     except ModelsDiffer as exc:
-        exc.fix = "have the same model on each host of the cluster, then run the cell once more"
+        exc.fix = "install the same model on each host of the cluster, then run the cell again"
         raise
 
 
-def _name_server(error: BaseException, server: ClusterServer) -> BaseException:
-    if isinstance(error, UriskError) and not isinstance(error, ModelsDiffer):
-        error.message = f"{server.label}: {error.message}"
-        error.args = (error.message,)
-    return error
-
-
-def _name_worker(error: Exception, address: str) -> Exception:
+def _prefix_message(error: BaseException, prefix: str) -> BaseException:
+    """Put the name of a server or worker before the message of a UriskError."""
     if isinstance(error, UriskError):
-        error.message = f"the worker {address}: {error.message}"
+        error.message = f"{prefix}: {error.message}"
         error.args = (error.message,)
     return error

@@ -1,8 +1,8 @@
 """
-A model server of a cluster: the workers that can ask it, what they found, whether it is away.
+A model server of a cluster: the workers that can query it, its state, and its free slots.
 
-One worker asks it at a time, with the manager of its process, whose own limit then holds for the
-server. The others of the same host take over where it ends.
+One worker queries it at a time, so the call limit of that worker's manager holds for the server. If
+the worker ends, another one of the same host takes over.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urisk_nb.scale.steps import ServerReport
 
 __all__ = ["ClusterServer", "build_away_error"]
 
-LOOKAHEAD = 2  # batches at a server: while one of them ends, the other keeps it busy
+LOOKAHEAD = 2  # batches per server: while one ends, the other keeps the server busy
 
 
 @dataclass(slots=True, eq=False)
@@ -29,17 +29,17 @@ class ClusterServer:
     Attributes
     ----------
     label
-        Its address, and the host where the address is the host's own.
+        Its address, with the host if the address is a loopback one.
     workers
-        Addresses of the workers that can ask it; the first one does.
+        Addresses of the workers that can query it; the first one does.
     report
-        What was found of it; None until it was ready for the first time.
+        How it was found; None until it was ready for the first time.
     absence
-        Why it is left out, if it is.
+        Why it is left out; None if it is not.
     in_flight
-        Questions at it.
-    part
-        Its part of the calls that the run asks for; None: as many as its session allows.
+        Number of questions sent to it and not answered yet.
+    share
+        Its share of the run's parallel calls; None: as many as its session allows.
     """
 
     label: str
@@ -47,22 +47,22 @@ class ClusterServer:
     report: ServerReport | None = None
     absence: Absence | None = None
     in_flight: int = 0
-    part: int | None = None
+    share: int | None = None
     _pause_s: float = FIRST_PAUSE_S
 
     @property
     def asker(self) -> str:
-        """The worker that asks it."""
+        """The worker that queries it."""
         if not self.workers:
             raise ClusterLost(
-                f"no worker is left that can ask {self.label}.",
-                fix="start a worker there, then run the cell once more",
+                f"no worker is left that can query {self.label}.",
+                fix="start a worker on that host, then run the cell again",
             )
         return self.workers[0]
 
     @property
     def is_present(self) -> bool:
-        """Whether it may be asked."""
+        """Whether it is in use."""
         return self.report is not None and self.absence is None
 
     @property
@@ -72,12 +72,12 @@ class ClusterServer:
 
     @property
     def room(self) -> int:
-        """How many more questions it may be given."""
-        most = LOOKAHEAD * self.slots if self.part is None else self.part
-        return most - self.in_flight if self.is_present else 0
+        """How many more questions it can get now."""
+        limit = LOOKAHEAD * self.slots if self.share is None else self.share
+        return limit - self.in_flight if self.is_present else 0
 
     def leave_out(self, error: UriskError, *, is_soon: bool = False) -> None:
-        """Ask it no more until it is back; where it is out, note what is seen of it now."""
+        """Stop using it until it is back; if it is out already, keep the latest error."""
         now = time.monotonic()
         asked_s = error.facts.get("retry_after_s") or error.facts.get("left_s") or 0.0
         wait_s = 0.0 if is_soon else max(self._pause_s, min(float(asked_s), MAX_ASKED_S))
@@ -89,16 +89,16 @@ class ClusterServer:
             self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
 
     def take_back(self, report: ServerReport) -> None:
-        """Ask it again; the pauses begin anew with the first answer."""
+        """Use it again; its first answer resets the pauses."""
         self.report, self.absence = report, None
 
     def note_answer(self) -> None:
-        """Note that it is well."""
+        """Reset the pauses: it answers."""
         self._pause_s = FIRST_PAUSE_S
 
 
 def build_away_error(servers: Sequence[ClusterServer]) -> UriskError:
-    """Return why no server can be asked: each with what was seen of it."""
+    """Return the error for a cluster without a usable server; it names the reason of each."""
     seen = [one.absence.error for one in servers if one.absence is not None]
     kind: type[UriskError] = ServerNotRunning
     for same in (ServerBusy, ClusterLost):
@@ -109,6 +109,6 @@ def build_away_error(servers: Sequence[ClusterServer]) -> UriskError:
         for one in servers
         if one.absence is not None
     )
-    count = f"the {len(servers)} servers" if len(servers) > 1 else "the servers"
-    fix = "start one of them again, then run the cell once more"
-    return kind(f"none of {count} of the cluster can be asked ({reasons}).", fix=fix)
+    which = f"none of the {len(servers)} servers" if len(servers) > 1 else "no server"
+    fix = "restart one of them, then run the cell again"
+    return kind(f"{which} of the cluster can be used ({reasons}).", fix=fix)

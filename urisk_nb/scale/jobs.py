@@ -1,10 +1,10 @@
 """
-Jobs on the workers of a cluster, seen from the loop of urisk_nb: started, waited for, cancelled.
+Start, await and cancel jobs on the workers of a cluster, from the event loop of urisk_nb.
 
-Dask's client has a loop and a thread of its own; each call of it is made there. Which workers there
-are is looked at several times a second: a job whose worker has ended fails at once, instead of
-waiting for a worker of that address. Dask is told no retries, since its tasks are bound to one
-worker; what failed is submitted anew by whoever waits for it.
+Dask's client has its own event loop and thread, where all its methods are called. The list of
+workers is polled several times a second, so that a job whose worker ended fails at once, instead of
+waiting for a worker at that address. Dask does not retry jobs, since each is bound to one worker;
+the caller submits a failed one again.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Jobs"]
 
-WATCH_S = 0.2  # between two looks at the workers
-LOST_S = 30.0  # without an answer of the scheduler, which is then taken for gone
-WORKERS_WAIT_S = 30.0  # for the first worker; an adaptive cluster starts it for a task
+POLL_S = 0.2  # between two polls of the workers
+LOST_S = 30.0  # the scheduler counts as lost after so long without an answer
+WORKERS_WAIT_S = 30.0  # for the first worker; an adaptive cluster starts one for a task
 CLOSED = "its client is closed"
-CANCEL_S = 0.5  # at most, until the workers were told at the end of a run
+CANCEL_S = 0.5  # longest wait for cancel messages at the end of a run
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """A job under way; `lost` has the reason where it will never end."""
+    """A running job; `lost` gets an error if the job can never end."""
 
     worker: str
     lost: asyncio.Future[UriskError]
@@ -53,9 +53,9 @@ class Jobs:
     Parameters
     ----------
     client
-        The way to the cluster.
+        The Dask client of the cluster.
     on_gone, on_joined
-        Called with the addresses of workers that ended or came, before the jobs of these fail.
+        Called with the addresses of workers that ended or joined, before their jobs fail.
     """
 
     def __init__(
@@ -65,53 +65,53 @@ class Jobs:
         on_joined: Callable[[Collection[str]], object],
     ) -> None:
         self._client, self._on_gone, self._on_joined = client, on_gone, on_joined
-        # A loop of tornado, which is one of asyncio within
+        # Tornado's loop wraps one of asyncio
         self._loop: asyncio.AbstractEventLoop = cast("Any", client.loop).asyncio_loop
         self.workers: frozenset[str] = frozenset()
         self._jobs: dict[str, _Job] = {}
-        self._cancelled: dict[str, list[str]] = {}  # what each worker is about to be told
-        self._orphans: dict[str, str] = {}  # jobs that go on though nobody hears of them, by worker
-        self._messages: set[asyncio.Future[Any]] = set()  # to workers, about what is cancelled
-        self._watch: asyncio.Task[None] | None = None
+        self._cancelled: dict[str, list[str]] = {}  # jobs to cancel, by worker; not sent yet
+        self._orphans: dict[str, str] = {}  # worker of each job that runs on without a connection
+        self._messages: set[asyncio.Future[Any]] = set()  # cancel messages on their way
+        self._poll: asyncio.Task[None] | None = None
         self._seen_s = time.monotonic()
 
     @property
     def address(self) -> str:
-        """Of the scheduler."""
+        """The address of the scheduler."""
         return describe_client(self._client)
 
     @property
     def is_connected(self) -> bool:
-        """Whether the client has its scheduler."""
+        """Whether the client is connected to its scheduler."""
         return self._client.status == "running"
 
     async def open(self) -> None:
         """
-        Wait for a worker, and watch the workers from now on.
+        Wait for a worker, and start polling the workers.
 
         Raises
         ------
         ClusterLost
-            There is none.
+            There is no worker.
         """
         self.workers = frozenset(await self._list_workers())
         if not self.workers:
             await self._await_worker()
-        self._watch = asyncio.get_running_loop().create_task(self._watch_workers())
+        self._poll = asyncio.get_running_loop().create_task(self._poll_workers())
 
     async def close(self) -> None:
-        """End the watch; what was cancelled is told to the workers, within a bounded time."""
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait({self._watch})
-        self._tell_workers()
+        """Stop polling, and send the last cancel messages within a bounded time."""
+        if self._poll is not None:
+            self._poll.cancel()
+            await asyncio.wait({self._poll})
+        self._send_cancels()
         if self._messages:
             await asyncio.wait(self._messages, timeout=CANCEL_S)
 
-    # Calls of the client --------------------------------------------------------------------------
+    # Calls to the client --------------------------------------------------------------------------
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
-        """Run a coroutine on the client's loop; a cancel reaches it there."""
+        """Run a coroutine on the client's loop; cancelling the future cancels it there."""
         if self._client.status == "closed":
             work.close()
             raise self._build_lost_error(CLOSED)
@@ -123,7 +123,7 @@ class Jobs:
         return asyncio.wrap_future(begun)
 
     async def _call(self, make: Callable[[], Any]) -> Any:
-        """Return what a method of the client gives; on its own loop it gives an awaitable."""
+        """Call a method of the client and await its result; on its own loop it is awaitable."""
 
         async def on_client() -> Any:
             return await make()
@@ -138,8 +138,8 @@ class Jobs:
     def _build_lost_error(self, seen: str) -> ClusterLost:
         return ClusterLost(
             f"the scheduler at {self.address} is lost: {seen.rstrip('.')}.",
-            fix="connect again: client = Client(ADDRESS), then run the cell once more; what was "
-            "answered is not asked again",
+            fix="connect again: client = Client(ADDRESS), then run the cell again; answered "
+            "questions are not asked again",
         )
 
     async def _list_workers(self) -> Collection[str]:
@@ -147,10 +147,10 @@ class Jobs:
         return found.keys()
 
     async def _await_worker(self) -> None:
-        """Wait for the first worker; a task makes an adaptive cluster start one."""
+        """Wait for the first worker, and submit a task so that an adaptive cluster starts one."""
         client = self._client
 
-        async def need_one() -> None:
+        async def require_worker() -> None:
             task = client.submit(_do_nothing, pure=False)
             try:
                 await asyncio.wait_for(_await_result(task), WORKERS_WAIT_S)
@@ -158,29 +158,29 @@ class Jobs:
                 task.release()  # type: ignore[no-untyped-call]
 
         with contextlib.suppress(TimeoutError):
-            await self._start(need_one())
+            await self._start(require_worker())
         self.workers = frozenset(await self._list_workers())
         if not self.workers:
             raise ClusterLost(
-                f"the cluster at {self.address} has no worker; none came in "
+                f"the cluster at {self.address} has no worker; none joined within "
                 f"{WORKERS_WAIT_S:.0f} s.",
                 fix="start workers: cluster.scale(2), or `dask worker ADDRESS` on each host",
             )
 
     async def list_versions(self) -> Mapping[str, Mapping[str, Any] | None]:
-        """Return the versions of Python and of packages of each worker."""
+        """Return the versions of Python and urisk_nb of each worker."""
         found = await self._call(lambda: self._client.get_versions(packages=["urisk_nb"]))
         workers: Mapping[str, Mapping[str, Any] | None] = found["workers"]
         return workers
 
     async def install(self) -> None:
-        """Have all workers, also those that join later, keep a manager; done once a scheduler."""
+        """Register the plugin that manages jobs, also for workers that join later."""
         await self._call(lambda: self._client.register_plugin(ManagerPlugin()))
 
     async def ask_workers(
         self, function: Callable[..., T], *args: Any, workers: Collection[str]
     ) -> Mapping[str, T | Exception]:
-        """Return what a quick function gives on each worker, or raises there."""
+        """Run a quick function on each worker, and return its result or exception."""
         found: Mapping[str, T | Exception] = await self._call(
             lambda: self._client.run(function, *args, workers=[*workers], on_error="return")
         )
@@ -190,16 +190,16 @@ class Jobs:
 
     async def run(self, worker: str, step: Callable[..., Awaitable[T]], *args: Any) -> T:
         """
-        Return what a step gives on a worker. A cancel stops it there.
+        Run a step on a worker and return its result. Cancelling stops it there.
 
         Raises
         ------
         WorkerLost
             The worker ended meanwhile.
         ClusterLost
-            The connection to the scheduler broke; how the job ended is not known.
+            The connection to the scheduler broke; the outcome is unknown.
         UriskError
-            As the step raises.
+            The step raised it.
         """
         if worker not in self.workers:
             raise _build_worker_error(worker)
@@ -212,8 +212,8 @@ class Jobs:
             ends: set[asyncio.Future[Any]] = {sent, job.lost}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not sent.done():
-                raise copy.copy(job.lost.result())  # another job may have the same reason
-            given: T = pickle.loads(sent.result())  # noqa: S301  a worker of the user's sent it
+                raise copy.copy(job.lost.result())  # other jobs may share this error
+            result: T = pickle.loads(sent.result())  # noqa: S301  sent by the user's worker
         except asyncio.CancelledError:
             self._cancel_on_worker(number, worker)
             raise
@@ -223,13 +223,13 @@ class Jobs:
         finally:
             del self._jobs[number]
             if not sent.cancel() and not sent.cancelled():
-                sent.exception()  # looked at: else a cancelled run would log it
-        return given
+                sent.exception()  # retrieved, so that asyncio does not log it
+        return result
 
     async def _follow(
         self, number: str, worker: str, step: Callable[..., object], content: bytes
     ) -> bytes:
-        """Have Dask run a job, on the client's loop; its release cancels a task that waits."""
+        """Submit a job and await it, on the client's loop; releasing it cancels a queued task."""
         future: Future[bytes] = self._client.submit(
             run_job,
             number,
@@ -242,14 +242,16 @@ class Jobs:
         try:
             return await _await_result(future)
         except (Exception, asyncio.CancelledError, concurrent.futures.CancelledError) as exc:
-            if (error := self._explain(future, worker, exc)) is None:
+            if (error := self._translate_error(future, worker, exc)) is None:
                 raise
             raise error from exc
         finally:
             future.release()  # type: ignore[no-untyped-call]
 
-    def _explain(self, future: Future[Any], worker: str, seen: BaseException) -> UriskError | None:
-        """Return what became of the cluster where that is why a task has no result."""
+    def _translate_error(
+        self, future: Future[Any], worker: str, seen: BaseException
+    ) -> UriskError | None:
+        """Return the error if the cluster is why a task failed; None: the task itself failed."""
         from distributed import KilledWorker
 
         if isinstance(seen, KilledWorker):
@@ -262,49 +264,49 @@ class Jobs:
         return None
 
     def _cancel_on_worker(self, number: str, worker: str) -> None:
-        """Tell a worker to stop a job, in one message with all that is cancelled now."""
+        """Cancel a job on its worker; jobs cancelled together share one message."""
         if not self._cancelled:
-            asyncio.get_running_loop().call_soon(self._tell_workers)
+            asyncio.get_running_loop().call_soon(self._send_cancels)
         self._cancelled.setdefault(worker, []).append(number)
 
-    def _tell_workers(self) -> None:
-        async def tell(worker: str, jobs: list[str]) -> None:
-            # On the client's own loop it gives an awaitable
+    def _send_cancels(self) -> None:
+        async def send(worker: str, jobs: list[str]) -> None:
+            # Awaitable, on the client's own loop
             run = self._client.run(cancel_jobs, jobs, workers=[worker], on_error="ignore")
             await cast("Awaitable[object]", run)
 
         while self._cancelled:
             worker, jobs = self._cancelled.popitem()
             with contextlib.suppress(ClusterLost):
-                message = self._start(tell(worker, jobs))
+                message = self._start(send(worker, jobs))
                 self._messages.add(message)
                 message.add_done_callback(self._forget_message)
 
     def _forget_message(self, message: asyncio.Future[Any]) -> None:
         self._messages.discard(message)
         if not message.cancelled():
-            message.exception()  # the worker may have ended: then it asks nothing any more
+            message.exception()  # the worker may have ended, and its jobs with it
 
     # Workers --------------------------------------------------------------------------------------
 
-    async def _watch_workers(self) -> None:
-        """Look at the workers again and again; jobs that cannot end any more fail."""
+    async def _poll_workers(self) -> None:
+        """Poll the workers, and fail the jobs that can never end."""
         while True:
-            await asyncio.sleep(WATCH_S)
+            await asyncio.sleep(POLL_S)
             seen = self._build_lost_error(f"its client is {self._client.status}")
             try:
                 now = frozenset(await self._list_workers()) if self.is_connected else None
             except ClusterLost as exc:
                 now, seen = None, exc
-            except Exception as exc:  # noqa: BLE001  the watch has to go on: jobs would never end
+            except Exception as exc:  # noqa: BLE001  without polling, lost jobs would never end
                 now, seen = None, self._build_lost_error(f"{type(exc).__name__}: {exc}")
             if now is not None:
                 self._seen_s = time.monotonic()
-                self._note_workers(now)
+                self._update_workers(now)
             elif self._client.status == "closed" or time.monotonic() - self._seen_s > LOST_S:
                 self._fail(self._jobs, seen)
 
-    def _note_workers(self, now: frozenset[str]) -> None:
+    def _update_workers(self, now: frozenset[str]) -> None:
         gone, joined = self.workers - now, now - self.workers
         self.workers = now
         while self._orphans:
@@ -326,15 +328,15 @@ class Jobs:
 
 def _build_worker_error(worker: str) -> WorkerLost:
     return WorkerLost(
-        f"the worker {worker} ended while it asked.",
-        fix="look at its log, and at the memory of its host; then run the cell once more",
+        f"the worker {worker} ended during a call.",
+        fix="check its log and the memory of its host, then run the cell again",
     )
 
 
 async def _await_result(future: Future[T]) -> T:
-    """Return the result of a task; on the client's own loop `result` gives an awaitable."""
+    """Return the result of a task; on the client's own loop `result()` is awaitable."""
     return await cast("Awaitable[T]", future.result())
 
 
 def _do_nothing() -> None:
-    """Give an adaptive cluster a reason to start a worker."""
+    """Do nothing: an adaptive cluster starts a worker for this task."""

@@ -1,10 +1,8 @@
 """
-Much evidence is read by the workers of a cluster: documents travel there, the choice of sentences
-travels back.
+Read much evidence on the workers of a cluster: send documents, receive the chosen sentences.
 
-This process begins by itself. What it has done within a second is not worth the way. A batch that
-comes back without a result, whatever the cause, is read here: so its error is the one that a run
-without a cluster would give.
+This process reads alone for one second, since a small job is not worth sending. If a batch fails on
+the workers for any reason, this process reads it, so its error is that of a local run.
 """
 
 from __future__ import annotations
@@ -26,31 +24,31 @@ from urisk_nb.risk.selection import (
 )
 from urisk_nb.risk.task_bytes import decode_selection, encode_task, select_bytes
 from urisk_nb.scale.checks import build_differences_error, find_differences
-from urisk_nb.scale.thread_frames import mend_current_frames
+from urisk_nb.scale.thread_frames import patch_current_frames
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
 __all__ = ["map_selections", "select_batch"]
 
-ALONE_S = 1.0
-BATCH_CHARS = 1_000_000  # two or three annual reports: a second or two of a worker
-MAX_SENT_CHARS = 5_000_000  # of one ticker; what is longer is read here, as Dask wants small tasks
-AHEAD = 2  # batches for each thread of a worker that are sent before the first of them is back
-RETRIES = 1  # of a batch that fails on a worker; one whose worker ends is begun again besides
+LOCAL_S = 1.0  # how long this process reads alone
+BATCH_CHARS = 1_000_000  # two or three annual reports: one or two seconds of a worker
+MAX_SENT_CHARS = 5_000_000  # per batch; a longer one is read locally, as Dask wants small tasks
+LOOKAHEAD = 2  # batches in flight per worker thread
+RETRIES = 1  # of a batch that fails on a worker; Dask also restarts one whose worker ends
 
 
 def map_selections(client: Client) -> SelectionMapper:
     """
-    Return who reads the evidence of a run: this process, and the workers where there is much.
+    Return a mapper that reads evidence in this process, and on the workers if there is much.
 
-    The mapper raises WorkersDiffer where workers have another version of Python or of urisk_nb.
+    The mapper raises WorkersDiffer if workers have another version of Python or urisk_nb.
     """
-    return lambda tasks: _Reading(client).map(tasks)
+    return lambda tasks: _ClusterReader(client).map(tasks)
 
 
-class _Reading:
-    """The reading of one run, in the thread of its caller."""
+class _ClusterReader:
+    """Reads the evidence of one run, in the thread of its caller."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -61,48 +59,51 @@ class _Reading:
         tasks = iter(given)
         began_s = time.monotonic()
         for task in tasks:
-            yield self._read_here(task)
-            if time.monotonic() - began_s > ALONE_S:
+            yield self._read_locally(task)
+            if time.monotonic() - began_s > LOCAL_S:
                 break
         else:
             return
-        yield from self._map_there(tasks, AHEAD * self._count_threads())
+        yield from self._map_on_workers(tasks, LOOKAHEAD * self._count_threads())
 
-    def _read_here(self, task: SelectionTask) -> EvidenceSelection:
+    def _read_locally(self, task: SelectionTask) -> EvidenceSelection:
         return select_evidence(task, self._split_once)
 
     def _count_threads(self) -> int:
-        """Return how many threads the workers have, after a look at their versions."""
+        """Return how many threads the workers have, and check their versions."""
         try:
             seen = self._client.get_versions(packages=["urisk_nb"])["workers"]  # type: ignore[index]
             count = sum(self._client.nthreads().values())  # type: ignore[no-untyped-call]
         except (OSError, concurrent.futures.CancelledError, asyncio.CancelledError):
-            return 0  # the questions will say what is wrong with the cluster
+            return 0  # the first question reports what is wrong with the cluster
         if differences := find_differences(seen):
             raise build_differences_error(differences)
         return int(count)
 
-    def _map_there(self, tasks: Iterator[SelectionTask], most: int) -> Iterator[EvidenceSelection]:
+    def _map_on_workers(
+        self, tasks: Iterator[SelectionTask], max_pending: int
+    ) -> Iterator[EvidenceSelection]:
+        """Yield selections in order; with `max_pending` 0 all of them are made locally."""
         pending: deque[tuple[Sequence[SelectionTask], Future[bytes] | None]] = deque()
         try:
-            for batch in _list_batches(tasks):
-                pending.append((batch, self._send(batch) if most else None))
-                if len(pending) >= max(1, most):
+            for batch in _split_into_batches(tasks):
+                pending.append((batch, self._send(batch) if max_pending else None))
+                if len(pending) >= max(1, max_pending):
                     yield from self._receive(*pending.popleft())
             while pending:
                 yield from self._receive(*pending.popleft())
         finally:
             for _, future in pending:
                 if future is not None:
-                    future.release()  # type: ignore[no-untyped-call]  # a task that waits ends
+                    future.release()  # type: ignore[no-untyped-call]  # cancels a queued task
 
     def _send(self, batch: Sequence[SelectionTask]) -> Future[bytes] | None:
-        """Send a batch to whichever worker is free; None where it is read here."""
+        """Send a batch to any free worker; None: it has to be read locally."""
         if _count_chars(batch) > MAX_SENT_CHARS or self._client.status != "running":
             return None
         try:
             content = pickle.dumps([encode_task(task) for task in batch])
-        except Exception:  # noqa: BLE001  an object of the user's that cannot be packed
+        except Exception:  # noqa: BLE001  a user object that cannot be pickled
             return None
         sent: Future[bytes] = self._client.submit(
             select_batch, content, pure=False, retries=RETRIES
@@ -115,19 +116,19 @@ class _Reading:
         found: list[bytes] | None = None
         if sent is not None:
             try:
-                found = pickle.loads(sent.result())  # noqa: S301  a worker of the user's sent it
-            except (Exception, asyncio.CancelledError):  # noqa: BLE001  it is read here then
+                found = pickle.loads(sent.result())  # noqa: S301  sent by the user's worker
+            except (Exception, asyncio.CancelledError):  # noqa: BLE001  it is read locally then
                 found = None
             finally:
                 sent.release()  # type: ignore[no-untyped-call]
         if found is None:
-            yield from map(self._read_here, batch)
+            yield from map(self._read_locally, batch)
         else:
             yield from map(decode_selection, found, batch)
 
 
-def _list_batches(tasks: Iterable[SelectionTask]) -> Iterator[Sequence[SelectionTask]]:
-    """Yield tasks in batches that are worth the way."""
+def _split_into_batches(tasks: Iterable[SelectionTask]) -> Iterator[Sequence[SelectionTask]]:
+    """Yield tasks in batches that are large enough to be worth sending."""
     batch: list[SelectionTask] = []
     for task in tasks:
         batch.append(task)
@@ -147,6 +148,6 @@ def _count_chars(tasks: Iterable[SelectionTask]) -> int:
 
 
 def select_batch(content: bytes) -> bytes:
-    """Read the evidence of a batch of tickers: what Dask calls on a worker."""
-    mend_current_frames()
-    return pickle.dumps([select_bytes(one) for one in pickle.loads(content)])  # noqa: S301  likewise
+    """Read the evidence of a batch of tickers; runs as a Dask task."""
+    patch_current_frames()
+    return pickle.dumps([select_bytes(one) for one in pickle.loads(content)])  # noqa: S301  by client

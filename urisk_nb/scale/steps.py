@@ -1,9 +1,9 @@
 """
-What a worker does for a run, and what travels: questions there, answers and errors back.
+The steps that a worker runs, and the messages: questions in, answers and errors out.
 
-A step runs on the background loop of the worker's process, in which one manager keeps the session
-with the model server of its host. It is the manager of that process, so the worker's own tasks may
-use it, too.
+A step runs on the background loop of the worker's process, where one manager keeps the session with
+the host's model server. It is the manager of that process, so the worker's own tasks can use it,
+too.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ if TYPE_CHECKING:
     from urisk_nb.risk.questions import Question
 
 __all__ = [
-    "TRAVELS",
+    "FORWARDED",
     "Batch",
     "Replies",
     "ServerReport",
     "answer",
     "connect",
+    "drop_forwarded",
     "find_judges",
-    "keep_own",
 ]
 
-# What the caller's settings say of each call. Which server is asked, and how it is reached, is for
-# the environment of the worker.
-TRAVELS = ("model", "num_ctx", "keep_alive", "timeout_s", "load_timeout_s", "allow_cloud")
-JUDGES = "scale.judges"  # of this process, by model: how each is asked, as it is being found out
+# The caller's settings that apply on the workers. The server's address and login come from the
+# worker's environment.
+FORWARDED = ("model", "num_ctx", "keep_alive", "timeout_s", "load_timeout_s", "allow_cloud")
+JUDGES = "scale.judges"  # of this process, by model: how each labels, with its latest setting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerReport:
-    """A model server, as the worker that asks it sees it; `slots` is what its session allows."""
+    """A model server as its worker sees it; `slots` is what the worker's session allows."""
 
     engine: Engine
     version: str
@@ -59,16 +59,16 @@ class ServerReport:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """
-    Questions that are asked at once.
+    Questions that are sent together.
 
     Attributes
     ----------
     parallel
-        How many calls to this server the run asks for; None: what its session allows.
+        How many parallel calls the run wants at this server; None: what its session allows.
     is_suspect
-        Whether the one question may bring a server down.
+        Whether its single question may crash a server.
     setting
-        What is known of how the model keeps to a schema.
+        What is known of how the model follows a schema.
     """
 
     questions: tuple[Question | bytes, ...]
@@ -81,7 +81,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replies:
-    """The answer to each question of a batch, or why there is none; in the batch's order."""
+    """The answer or error of each question of a batch, in the batch's order."""
 
     answers: tuple[Answer | UriskError, ...]
     setting: SchemaSetting | None = None
@@ -89,7 +89,7 @@ class Replies:
 
 async def connect(overrides: Mapping[str, Any], models: tuple[str, ...]) -> ServerReport:
     """
-    Return the worker's server, with its model and further models ready.
+    Connect to the worker's server, make its model and `models` ready, and report on it.
 
     Raises
     ------
@@ -97,11 +97,11 @@ async def connect(overrides: Mapping[str, Any], models: tuple[str, ...]) -> Serv
         As `LLMManager.initialize` and `ensure_model` do.
     """
     if (running := LLMManager.find_instance()) is not None:
-        running.overrides = keep_own(running.overrides)
-    # The environment of the worker, and this run: what another run asked for is over
+        running.overrides = drop_forwarded(running.overrides)
+    # From the worker's environment and this run, without the overrides of an earlier run
     manager = await LLMManager.initialize(**overrides, reload=Reload.ALL)
-    if beside := [model for model in models if model != manager.model]:
-        await manager.ensure_model(*beside)
+    if others := [model for model in models if model != manager.model]:
+        await manager.ensure_model(*others)
     return ServerReport(
         engine=manager.engine,
         version=manager.version,
@@ -121,7 +121,7 @@ async def find_judges(overrides: Mapping[str, Any], models: tuple[str, ...]) -> 
 
 
 async def answer(batch: Batch) -> Replies:
-    """Return the answers to a batch; what fails by an error of ours stands in its place."""
+    """Return the answers to a batch; a UriskError stands in place of its answer."""
     manager = LLMManager.find_instance() or await LLMManager.initialize(**batch.overrides)
     judge = _list_judges().get(batch.model)
     own = None if judge is None else judge.setting
@@ -131,7 +131,7 @@ async def answer(batch: Batch) -> Replies:
     async def ask(question: Question | bytes) -> Answer | UriskError:
         try:
             return await manager.ask(question, batch.model)
-        except NotInitialized as exc:  # somebody ended the session of this worker
+        except NotInitialized as exc:  # the session of this worker was shut down
             return WorkerLost(exc.message, fix=exc.fix)
         except UriskError as exc:
             return exc
@@ -141,9 +141,9 @@ async def answer(batch: Batch) -> Replies:
     return Replies(answers=tuple(answers), setting=own)
 
 
-def keep_own(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those overrides of a worker's session that no run brings along."""
-    return {name: value for name, value in overrides.items() if name not in TRAVELS}
+def drop_forwarded(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides of a worker's session without those that a run forwards."""
+    return {name: value for name, value in overrides.items() if name not in FORWARDED}
 
 
 def _list_judges() -> dict[str, Judge]:

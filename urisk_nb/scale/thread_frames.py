@@ -1,11 +1,11 @@
 """
-Python 3.11 alone: what keeps a worker from standing still for ever.
+Work around a deadlock in Python 3.11 that can block a worker forever.
 
-There `sys._current_frames()` holds a lock of the interpreter while it makes objects, and that may
-begin a garbage collection. If the collection frees what belongs to one thread, or lets another
-thread end, these wait for the same lock. The bug was not mended in 3.11, and is not in 3.12:
+In 3.11, `sys._current_frames()` holds an interpreter lock while it allocates objects, which can
+trigger a garbage collection. If that collection frees thread-local data, or another thread ends
+meanwhile, both wait for the same lock. 3.11 never got the fix of 3.12:
 https://github.com/python/cpython/issues/106883. Dask's profiler calls the function a hundred times
-a second while a task runs, and the jobs of a run are threads that begin and end meanwhile.
+a second while a task runs, and the jobs of a run are threads that start and end meanwhile.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import gc
 import sys
 from types import FrameType
 
-__all__ = ["mend_current_frames"]
+__all__ = ["patch_current_frames"]
 
-MENDED = "is_mended"  # marks the function that collects nothing
+PATCHED = "is_patched"  # marks the replacement
 
 
-def mend_current_frames() -> None:
-    """Have `sys._current_frames` collect no garbage in this process, where Python is 3.11."""
+def patch_current_frames() -> None:
+    """Turn off garbage collection during `sys._current_frames`, on Python 3.11 only."""
     unsafe = sys._current_frames
-    if sys.version_info >= (3, 12) or hasattr(unsafe, MENDED):
+    if sys.version_info >= (3, 12) or hasattr(unsafe, PATCHED):
         return
 
     @functools.wraps(unsafe)
@@ -36,5 +36,5 @@ def mend_current_frames() -> None:
             if is_on:
                 gc.enable()
 
-    setattr(list_frames, MENDED, True)
+    setattr(list_frames, PATCHED, True)
     sys._current_frames = list_frames

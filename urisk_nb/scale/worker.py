@@ -1,8 +1,8 @@
 """
-On a worker: the plugin that keeps its jobs and its manager, and what Dask is told to run there.
+The worker's side: the plugin that keeps its jobs and its manager, and the functions Dask runs.
 
-A job leaves Dask's pool of threads at once, since it waits for a model server and computes nothing.
-So a worker with one thread has several jobs in flight, and its other tasks go on.
+A job leaves Dask's thread pool at once, since it waits for a model server and computes nothing. So
+a worker with one thread can have several jobs in flight, and its other tasks continue.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from urisk_nb import event_loop
 from urisk_nb.address import is_loopback
 from urisk_nb.errors import WorkerLost
 from urisk_nb.llm.manager import LLMManager
-from urisk_nb.scale.steps import keep_own
-from urisk_nb.scale.thread_frames import mend_current_frames
+from urisk_nb.scale.steps import drop_forwarded
+from urisk_nb.scale.thread_frames import patch_current_frames
 from urisk_nb.settings import load
 
 __all__ = ["PLUGIN", "ManagerPlugin", "WorkerPlace", "cancel_jobs", "describe_worker", "run_job"]
 
 PLUGIN = "urisk_nb"
 _SETUP = threading.Lock()
-MAX_CANCELLED = 1000  # ids that are remembered of jobs that had not begun when they were cancelled
+MAX_CANCELLED = 1000  # remembered ids of jobs that were cancelled before they began
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlace:
     """
-    Where a worker runs, and which server it would ask; found without touching the server.
+    Where a worker runs and which server it would use; found without contacting the server.
 
     Attributes
     ----------
     server
-        Names the server: its address, and the host where the address is this machine's own.
+        Identifies the server: its address, with the host if the address is a loopback one.
     """
 
     host: str
@@ -52,30 +52,30 @@ class WorkerPlace:
 
 class ManagerPlugin(WorkerPlugin):
     """
-    Keeps the jobs of one worker, and ends the manager of its process with it.
+    A Dask plugin that keeps the jobs of one worker, and shuts down its manager with the worker.
 
-    Registered once with the scheduler, which sets it up on workers that join later, too.
+    Registered once with the scheduler, which also sets it up on workers that join later.
     """
 
     name = PLUGIN
     idempotent = True
 
     def setup(self, worker: Worker) -> None:  # noqa: ARG002  Dask's signature
-        """Begin without jobs; the manager is started by the first one."""
-        mend_current_frames()
+        """Start without jobs; the first job starts the manager."""
+        patch_current_frames()
         self._lock = threading.Lock()
         self._calls: dict[str, event_loop.Call[Any]] = {}
         self._cancelled: deque[str] = deque(maxlen=MAX_CANCELLED)
 
     async def teardown(self, worker: Worker) -> None:  # noqa: ARG002  likewise
-        """Shut down the manager of this process: what it started ends with it."""
+        """Shut down the manager of this process and any server that it started."""
         self.cancel(list(self._calls))
         if (manager := LLMManager.find_instance()) is not None:
             await manager.shutdown()
 
     def run(self, job: str, step: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Any:
         """
-        Run a step and block until it has ended.
+        Run a step and block until it ends.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class ManagerPlugin(WorkerPlugin):
                 del self._calls[job]
 
     def cancel(self, jobs: Sequence[str]) -> None:
-        """Stop jobs, on the model server too; one that has not begun never begins."""
+        """Stop jobs, also on the model server; one that has not begun never begins."""
         with self._lock:
             self._cancelled.extend(jobs)
             calls = [self._calls[job] for job in jobs if job in self._calls]
@@ -104,9 +104,7 @@ class ManagerPlugin(WorkerPlugin):
 
 
 def _build_end_error() -> WorkerLost:
-    return WorkerLost(
-        "the session of a worker ended during the call.", fix="run the cell once more"
-    )
+    return WorkerLost("the session of a worker ended during the call.", fix="run the cell again")
 
 
 async def _await(step: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> Any:
@@ -120,19 +118,19 @@ def run_job(job: str, content: bytes) -> bytes:
     Parameters
     ----------
     job
-        Names it, for `cancel_jobs`.
+        Its id, for `cancel_jobs`.
     content
-        The step and its arguments, pickled: Dask would look into lists and texts for keys of its
-        own.
+        The step and its arguments, pickled: Dask would search plain lists and strings for its own
+        keys.
     """
     worker = get_worker()
     secede()  # type: ignore[no-untyped-call]
-    step, args = pickle.loads(content)  # noqa: S301  the client of this cluster sent it
+    step, args = pickle.loads(content)  # noqa: S301  sent by the cluster's client
     return pickle.dumps(_get_plugin(worker).run(job, step, args))
 
 
 def _get_plugin(worker: Worker) -> ManagerPlugin:
-    """Return the plugin of a worker; one that a new scheduler does not know is made here."""
+    """Return the plugin of a worker; create it if a new scheduler does not know it."""
     with _SETUP:
         plugin = worker.plugins.get(PLUGIN)
         if not isinstance(plugin, ManagerPlugin):
@@ -143,7 +141,7 @@ def _get_plugin(worker: Worker) -> ManagerPlugin:
 
 
 def cancel_jobs(jobs: Sequence[str], dask_worker: Worker) -> None:
-    """Cancel jobs of a worker; runs on its loop, beside its tasks."""
+    """Cancel jobs of a worker; runs on the worker's event loop, beside its tasks."""
     plugin = dask_worker.plugins.get(PLUGIN)
     if isinstance(plugin, ManagerPlugin):
         plugin.cancel(jobs)
@@ -151,7 +149,7 @@ def cancel_jobs(jobs: Sequence[str], dask_worker: Worker) -> None:
 
 def describe_worker(overrides: Mapping[str, Any], dask_worker: Worker) -> WorkerPlace:
     """
-    Return where this worker runs, and which server it would ask.
+    Return where this worker runs and which server it would use.
 
     Raises
     ------
@@ -159,9 +157,9 @@ def describe_worker(overrides: Mapping[str, Any], dask_worker: Worker) -> Worker
         An environment variable of the worker, or a line of its `.env`, cannot be used.
     """
     manager, host = LLMManager.find_instance(), platform.node()
-    own = {} if manager is None else keep_own(manager.overrides)
+    own = {} if manager is None else drop_forwarded(manager.overrides)
     settings = load(**own, **overrides)
     is_own = any(is_loopback(one.host) for one in settings.each_server)
-    # Machines that were made of one image may have one name
+    # Machines cloned from one image may share a host name
     server = f"{settings.url} on {host} ({dask_worker.ip})" if is_own else settings.url
     return WorkerPlace(host=host, pid=os.getpid(), server=server)
