@@ -18,7 +18,8 @@ import contextvars
 import copy
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,6 +39,7 @@ from urisk_nb.errors import (
 from urisk_nb.llm.calls import CallRecord
 from urisk_nb.llm.client import OnChunk
 from urisk_nb.llm.endpoint import Endpoint
+from urisk_nb.llm.limiter import WantedParallel
 from urisk_nb.llm.messages import Final
 from urisk_nb.llm.resilience import MAX_ASKED_S, Attempts, InRun, retry_rule_for
 from urisk_nb.llm.retrying_client import Exchange, is_single_attempt
@@ -113,7 +115,7 @@ class EndpointPool:
         self._returns: dict[Endpoint, asyncio.Task[None]] = {}
         self._looks: dict[Endpoint, asyncio.Task[None]] = {}
         self._usual: int | None = None  # calls in flight over all servers; None: their slots
-        self._wanted: list[int] = []  # what the runs that last have asked for
+        self._wanted = WantedParallel(self._share_places)
         self._used_s = time.monotonic()
         self._is_closed = False
 
@@ -165,7 +167,7 @@ class EndpointPool:
     def limit(self) -> int:
         """How many calls may be in flight now, were every server there."""
         slots = sum(endpoint.server.slots for endpoint in self.endpoints)
-        return max(slots if self._usual is None else self._usual, *self._wanted, 1)
+        return max(slots if self._usual is None else self._usual, self._wanted.most, 1)
 
     @property
     def in_flight(self) -> int:
@@ -182,19 +184,9 @@ class EndpointPool:
         self._usual = usual
         self._share_places()
 
-    @contextlib.contextmanager
-    def allow(self, least: int | None) -> Iterator[None]:
+    def allow(self, least: int | None) -> AbstractContextManager[None]:
         """Let at least so many calls be in flight while this lasts; None asks for nothing."""
-        if least is None:
-            yield
-            return
-        self._wanted.append(least)
-        self._share_places()
-        try:
-            yield
-        finally:
-            self._wanted.remove(least)
-            self._share_places()
+        return self._wanted.hold(least)
 
     def _share_places(self) -> None:
         """
@@ -202,7 +194,7 @@ class EndpointPool:
         would have to queue it.
         """
         slots = [endpoint.server.slots for endpoint in self.endpoints]
-        is_told = self._usual is not None or bool(self._wanted)
+        is_told = self._usual is not None or self._wanted.most > 0
         parts = share_out(self.limit, slots) if is_told else slots
         for endpoint, part in zip(self.endpoints, parts, strict=True):
             endpoint.limiter.set_usual(part)

@@ -20,6 +20,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +34,7 @@ from urisk_nb.errors import (
     WorkerLost,
 )
 from urisk_nb.llm.agreement import ModelAgreement
+from urisk_nb.llm.limiter import WantedParallel
 from urisk_nb.llm.pool import LEAVES, MAX_SUSPICIOUS, MOVES, share_out
 from urisk_nb.llm.resilience import InRun, retry_rule_for
 from urisk_nb.llm.run_calls import is_suspect
@@ -115,7 +117,7 @@ class ClusterSession:
         self._queue: deque[_Call] = deque()
         # Workers that ended with a question: kept when the run asks it again after an outage
         self._lost: Counter[str | bytes] = Counter()
-        self._wanted: list[int] = []  # what the run asks for
+        self._wanted = WantedParallel(self._share_places)
         self._looks: dict[ClusterServer, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_due = False  # the queue is about to be handed out
@@ -537,26 +539,17 @@ class ClusterSession:
 
     # Facts ----------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def allow_parallel(self, least: int | None) -> Iterator[None]:
+    def allow_parallel(self, least: int | None) -> AbstractContextManager[None]:
         """Share out so many calls among the servers, for a run that asks for a number."""
-        if least is None:
-            yield
-            return
-        self._wanted.append(least)
-        self._share_places()
-        try:
-            yield
-        finally:
-            self._wanted.remove(least)
-            self._share_places()
+        return self._wanted.hold(least)
 
     def _share_places(self) -> None:
         servers = [one for one in self._servers.values() if one.report is not None]
         if not servers:
             return
         slots = [server.slots for server in servers]
-        parts = share_out(max(self._wanted), slots) if self._wanted else [None] * len(slots)
+        most = self._wanted.most
+        parts = share_out(most, slots) if most else [None] * len(slots)
         for server, part in zip(servers, parts, strict=True):
             server.part = part
 
@@ -600,7 +593,7 @@ class ClusterSession:
     @property
     def parallel(self) -> int:
         """How many calls a run makes at once: those in flight, and the next batch of each."""
-        return max([LOOKAHEAD * self.slots, *self._wanted])
+        return max(LOOKAHEAD * self.slots, self._wanted.most)
 
     @property
     def is_managed(self) -> bool:
