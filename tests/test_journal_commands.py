@@ -29,10 +29,31 @@ def table(urisk):
 
 
 def test_the_runs_are_listed(urisk, table):
+    """The first letters of the hash name the run, too."""
     status, out, _ = urisk("history")
     assert status == 0
     assert table.report.meta["run_id"] in out
-    assert table.report.meta["run_hash"] in out
+    short = out.split()[-1]
+    assert len(short) == 8
+    assert table.report.meta["run_hash"].startswith(short)
+    assert urisk("verify", short) == (0, f"Unchanged: {table.report.meta['run_hash']}\n", "")
+    assert urisk("replay", short.upper())[1].split() == table.as_text().split()
+
+
+@pytest.mark.parametrize(
+    ("hashes", "shown"),
+    [
+        ([], []),
+        ([None, float("nan")], ["", ""]),
+        (["0123456789ab", None, "fedcba987654"], ["01234567", "", "fedcba98"]),
+        (["0123456789ab", "0123456788ab"], ["0123456789", "0123456788"]),
+        (["0123456789ab", "0123456789ac"], ["0123456789ab", "0123456789ac"]),
+        (["0123456789ab", "0123456789ab"], ["01234567", "01234567"]),
+    ],
+    ids=["no runs", "none has one", "eight", "ten", "all", "the same"],
+)
+def test_so_much_of_a_hash_is_shown_as_tells_the_runs_apart(hashes, shown):
+    assert cli._shorten_hashes(hashes) == shown
 
 
 def test_a_table_is_shown_again(urisk, table):

@@ -271,6 +271,48 @@ def test_the_first_letters_of_an_id_are_enough():
     assert id_of(replay(id_of(table)[:-2])) == id_of(table)
 
 
+def test_the_first_letters_of_a_hash_are_enough(monkeypatch):
+    """Four or more: with fewer it would often be another run than the one that is meant."""
+    table = make_run()
+    hash_ = table.report.meta["run_hash"]
+    assert past_runs.MIN_HASH_CHARS == 4
+    for wanted in (hash_, hash_[:8], hash_[:4].upper()):
+        assert id_of(replay(wanted)) == id_of(table)
+    assert verify(hash_[:4]) == hash_
+    monkeypatch.setattr(past_runs, "MIN_HASH_CHARS", 9)
+    for wanted in (hash_[:8], "0" * 64, hash_ + "0"):
+        with pytest.raises(RunNotFound, match=f"has no run '{wanted}'"):
+            replay(wanted)
+
+
+def set_hash(journal, table, hash_):
+    with sqlite3.connect(journal) as plain:
+        found = "UPDATE records SET hash = ? WHERE run = ? AND name = 'end'"
+        plain.execute(found, (bytes.fromhex(hash_), id_of(table)))
+
+
+def test_runs_whose_hashes_begin_alike_are_named(journal):
+    """The same hash again, as of two runs of the same prices within a second."""
+    first, second = make_run(), make_run()
+    hash_ = first.report.meta["run_hash"]
+    set_hash(journal, second, hash_)
+    with pytest.raises(RunNotFound, match="2 runs have a hash that begins with") as caught:
+        verify(hash_[:6])
+    assert f"{id_of(first)}, {id_of(second)}" in caught.value.message
+    assert id_of(second) in caught.value.fix
+    assert id_of(replay(id_of(first))) == id_of(first)
+
+
+def test_an_id_counts_before_a_hash(journal):
+    first, second = make_run(), make_run()
+    day = id_of(first)[:8]
+    set_hash(journal, second, day + "0" * 56)
+    with pytest.raises(RunNotFound, match=f"2 runs begin with '{day}'"):
+        replay(day)
+    with pytest.raises(RecordChanged, match="'end'"):
+        replay(day + "0" * 8)
+
+
 def test_an_unknown_run_is_answered_with_the_nearest():
     table = make_run()
     wanted = id_of(table)[:-1] + "zz"

@@ -19,7 +19,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "main"]
 
 Command = Callable[[argparse.Namespace], int]
+
+MIN_HASH_CHARS = 8  # of a run's hash in a list
 
 
 def _print(text: str, file: TextIO | None = None) -> None:
@@ -294,8 +296,19 @@ def _show_history(args: argparse.Namespace) -> int:
 
     found = list_newest(args.limit, of_answers=args.answers)
     what = "answer" if args.answers else "run"
+    if "hash" in found:
+        found["hash"] = _shorten_hashes(found["hash"])
     _print(found.to_string(index=False) if len(found) else f"No {what} was recorded yet.")
     return 0
+
+
+def _shorten_hashes(hashes: Iterable[Any]) -> list[str]:
+    """Return the first letters of each hash, so many that no two are alike; "" where none is."""
+    given = [one if isinstance(one, str) else "" for one in hashes]
+    lengths = range(MIN_HASH_CHARS, max(map(len, given), default=0))
+    different = len(set(given))
+    length = next((n for n in lengths if len({one[:n] for one in given}) == different), None)
+    return [one[:length] for one in given]
 
 
 def _replay(args: argparse.Namespace) -> int:
@@ -429,7 +442,10 @@ def _check_embedded_engine(settings: Settings) -> tuple[str, str | None]:
 
 
 # Each command: what it runs, what it is for, and its arguments.
-_RUN = {"metavar": "RUN", "help": "the id of the run (`urisk history`), or its first letters"}
+_RUN = {
+    "metavar": "RUN",
+    "help": "the id of the run or its hash (`urisk history`), or the first letters of either",
+}
 _URL = {
     "action": JoinAddresses,
     "help": "address of the server (OLLAMA_URL); give it again for another server",

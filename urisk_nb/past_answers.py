@@ -112,8 +112,22 @@ def _cut(text: str) -> str:
 
 
 def is_answer(given: str) -> bool:
-    """Return whether an id, or the first letters of it, is that of an answer and not of a run."""
-    return MARK in str(given)
+    """
+    Return whether an id, or the first letters of it, is that of an answer and not of a run.
+
+    What a run and an answer begin with is that of the run.
+
+    Raises
+    ------
+    JournalUnusable
+        The journal cannot be read.
+    """
+    wanted = str(given).strip()
+    if MARK in wanted:
+        return True
+    with open_journal() as store:
+        found = [one for one in store.list_runs() if one.startswith(wanted)]
+    return bool(wanted and found) and all(MARK in one for one in found)
 
 
 def read_answer(answer_id: str) -> Answer:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["describe_journal", "history", "overrides", "purge", "replay", "verify"]
 
 MAX_NAMED = 5  # runs or tickers that are named
+MIN_HASH_CHARS = 4  # of a run's hash, to be taken for one
 ID_FORMAT, ID_LENGTH = "%Y%m%dT%H%M%S", 15  # how an id says when its run was made
 UNFINISHED = "unfinished"  # the status of a run that has no end
 NO_JUDGES = {
@@ -64,22 +65,33 @@ Records = Mapping[str, Stored]
 
 
 def _find_run(store: Store, given: str) -> str:
-    """Return the id of the run that is meant; its first letters are enough."""
+    """Return the id of the run that is meant: by its id or its hash, of which a few letters do."""
     wanted, runs = str(given).strip(), store.list_runs(without=ASKED)
     found = [wanted] if wanted in runs else [run for run in runs if run.startswith(wanted)]
+    how = "begin with"
+    if not found and (found := _find_by_hash(store, wanted)):
+        how = "have a hash that begins with"
     if len(found) == 1 and wanted:
         return found[0]
     if len(found) > 1 and wanted:
         names = ", ".join(found[-MAX_NAMED:])
         raise RunNotFound(
-            f"{len(found)} runs begin with {wanted!r}: {names}.",
-            fix=f"write more of the id, such as {found[-1]}",
+            f"{len(found)} runs {how} {wanted!r}: {names}.",
+            fix=f"write the whole id, such as {found[-1]}",
         )
     near = find_closest(wanted, runs, MAX_NAMED) or runs[-MAX_NAMED:][::-1]
     raise RunNotFound(
         f"the journal has no run {wanted!r}." if wanted else "no run was named.",
         fix=f"one of {', '.join(near)}; %urisk_history lists all" if near else "make a run first",
     )
+
+
+def _find_by_hash(store: Store, wanted: str) -> list[str]:
+    """Return the runs whose hash begins like this, the oldest first."""
+    if not re.fullmatch(f"[0-9a-f]{{{MIN_HASH_CHARS},64}}", wanted := wanted.lower()):
+        return []
+    ends = store.get_named(END).items()
+    return [run for run, records in ends if records[END].hash.hex().startswith(wanted)]
 
 
 def _read(records: Records, name: str, run: str) -> dict[str, Any]:
@@ -132,8 +144,8 @@ def replay(run_id: str) -> RiskTable:
     Parameters
     ----------
     run_id
-        The id of the run, or the first letters of it. The column `run_id` of a table has it, and
-        `history()` lists all.
+        The id of the run or its hash, or the first letters of either. The column `run_id` of a
+        table has the id, and `history()` lists all.
 
     Raises
     ------
@@ -295,7 +307,7 @@ def verify(run_id: str) -> str:
     Parameters
     ----------
     run_id
-        The id of the run, or the first letters of it.
+        The id of the run or its hash, or the first letters of either.
 
     Raises
     ------

@@ -71,6 +71,8 @@ def test_an_answer_is_read_again(cell):
     assert "from the journal" in shown
     assert cli.main(["replay", name]) == 0
     assert cell._capsys.readouterr().out == "An answer.\n"
+    assert cli.main(["replay", name[:15]]) == 0  # the time alone
+    assert cell._capsys.readouterr().out == "An answer.\n"
     with pytest.raises(RunNotFound, match="no answer 'nope'") as caught:
         read_answer("nope")
     assert name in caught.value.fix

@@ -74,7 +74,7 @@ def test_a_notebook_shows_a_sentence_whole_and_its_dollars_as_money():
     text = "Net loss was $43.7 million, compared with $10.1 million a year ago, and <b>rose."
     shown = ExportFrame({"quote": [text]})._repr_html_()
     assert text.replace("<b>", "&lt;b&gt;") in shown
-    assert "tex2jax_ignore" in shown
+    assert shown.startswith('<div class="urisk-frame tex2jax_ignore mathjax_ignore">')
     with pd.option_context("display.max_colwidth", 20):
         assert text[:10] in ExportFrame({"quote": [text]})._repr_html_()
         assert text[:40] not in ExportFrame({"quote": [text]})._repr_html_()

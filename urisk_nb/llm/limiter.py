@@ -4,14 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import anyio
 
 from urisk_nb.errors import ServerConnectionLost
 
-__all__ = ["CallLimiter"]
+__all__ = ["CallLimiter", "WantedParallel"]
+
+
+class WantedParallel:
+    """
+    How many parallel calls the active runs ask for.
+
+    Parameters
+    ----------
+    apply
+        Called when a run begins or ends.
+    """
+
+    def __init__(self, apply: Callable[[], object]) -> None:
+        self._apply = apply
+        self._numbers: list[int] = []
+
+    @property
+    def most(self) -> int:
+        """The largest number that an active run asks for; 0 if none does."""
+        return max(self._numbers, default=0)
+
+    @contextlib.contextmanager
+    def hold(self, number: int | None) -> Iterator[None]:
+        """Count the number of a run within this context; None: it asks for none."""
+        if number is None:
+            yield
+            return
+        self._numbers.append(number)
+        self._apply()
+        try:
+            yield
+        finally:
+            self._numbers.remove(number)
+            self._apply()
 
 
 class CallLimiter:
@@ -27,7 +62,7 @@ class CallLimiter:
     def __init__(self, usual: int) -> None:
         self._limiter = anyio.CapacityLimiter(usual)
         self._usual = usual
-        self._wanted: list[int] = []  # what the runs that last have asked for
+        self._wanted = WantedParallel(lambda: self.set_usual(self._usual))
         self._tasks: set[asyncio.Task[Any]] = set()
         self._cancelled: set[asyncio.Task[Any]] = set()  # by the shutdown
 
@@ -49,21 +84,11 @@ class CallLimiter:
     def set_usual(self, usual: int) -> None:
         """Change how many may be in flight while no run asks for more."""
         self._usual = usual
-        self._limiter.total_tokens = max(usual, *self._wanted, 1)
+        self._limiter.total_tokens = max(usual, self._wanted.most, 1)
 
-    @contextlib.contextmanager
-    def allow(self, least: int | None) -> Iterator[None]:
+    def allow(self, least: int | None) -> AbstractContextManager[None]:
         """Let at least so many calls be in flight while this lasts; None asks for nothing."""
-        if least is None:
-            yield
-            return
-        self._wanted.append(least)
-        self.set_usual(self._usual)
-        try:
-            yield
-        finally:
-            self._wanted.remove(least)
-            self.set_usual(self._usual)
+        return self._wanted.hold(least)
 
     @contextlib.asynccontextmanager
     async def hold(self) -> AsyncIterator[None]:

@@ -18,7 +18,8 @@ import contextvars
 import copy
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,6 +39,7 @@ from urisk_nb.errors import (
 from urisk_nb.llm.calls import CallRecord
 from urisk_nb.llm.client import OnChunk
 from urisk_nb.llm.endpoint import Endpoint
+from urisk_nb.llm.limiter import WantedParallel
 from urisk_nb.llm.messages import Final
 from urisk_nb.llm.resilience import MAX_ASKED_S, Attempts, InRun, retry_rule_for
 from urisk_nb.llm.retrying_client import Exchange, is_single_attempt
@@ -112,7 +114,7 @@ class EndpointPool:
         self._watches: dict[Endpoint, asyncio.Task[None]] = {}
         self._checks: dict[Endpoint, asyncio.Task[None]] = {}
         self._usual: int | None = None  # calls in flight over all servers; None: their slots
-        self._wanted: list[int] = []  # minimum that each active run asks for
+        self._wanted = WantedParallel(self._share_places)
         self._used_s = time.monotonic()
         self._is_closed = False
 
@@ -164,7 +166,7 @@ class EndpointPool:
     def limit(self) -> int:
         """How many calls may be in flight if every server is present."""
         slots = sum(endpoint.server.slots for endpoint in self.endpoints)
-        return max(slots if self._usual is None else self._usual, *self._wanted, 1)
+        return max(slots if self._usual is None else self._usual, self._wanted.most, 1)
 
     @property
     def in_flight(self) -> int:
@@ -181,19 +183,9 @@ class EndpointPool:
         self._usual = usual
         self._share_places()
 
-    @contextlib.contextmanager
-    def allow(self, least: int | None) -> Iterator[None]:
+    def allow(self, least: int | None) -> AbstractContextManager[None]:
         """Allow at least so many calls in flight within this context; None: no change."""
-        if least is None:
-            yield
-            return
-        self._wanted.append(least)
-        self._share_places()
-        try:
-            yield
-        finally:
-            self._wanted.remove(least)
-            self._share_places()
+        return self._wanted.hold(least)
 
     def _share_places(self) -> None:
         """
@@ -202,7 +194,7 @@ class EndpointPool:
         The share of an absent server is not given to others, which would have to queue its calls.
         """
         slots = [endpoint.server.slots for endpoint in self.endpoints]
-        is_given = self._usual is not None or bool(self._wanted)
+        is_given = self._usual is not None or self._wanted.most > 0
         shares = share_out(self.limit, slots) if is_given else slots
         for endpoint, share in zip(self.endpoints, shares, strict=True):
             endpoint.limiter.set_usual(share)

@@ -101,8 +101,8 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "nargs": "?",
                 "default": "",
                 "metavar": "OLD",
-                "help": "the older run: its id, or its first letters (%%urisk_history lists them); "
-                "default: the one before the newest",
+                "help": "the older run: its id or its hash, or the first letters of either "
+                "(%%urisk_history lists them); default: the one before the newest",
             },
             "new": {
                 "nargs": "?",
@@ -156,8 +156,8 @@ USAGES: dict[str, tuple[str, str, dict[str, dict[str, Any]]]] = {
                 "nargs": "?",
                 "default": "",
                 "metavar": "RUN",
-                "help": "the id of the run, or its first letters; %%urisk_history lists them, with "
-                "--answers those of answers",
+                "help": "the id of the run or its hash, or the first letters of either; "
+                "%%urisk_history lists them, with --answers those of answers",
             }
         },
     ),

@@ -20,6 +20,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +34,7 @@ from urisk_nb.errors import (
     WorkerLost,
 )
 from urisk_nb.llm.agreement import ModelAgreement
+from urisk_nb.llm.limiter import WantedParallel
 from urisk_nb.llm.pool import LEAVES, MAX_CRASHED, MOVES, share_out
 from urisk_nb.llm.resilience import InRun, retry_rule_for
 from urisk_nb.llm.run_calls import is_suspect
@@ -115,7 +117,7 @@ class ClusterSession:
         self._queue: deque[_Call] = deque()
         # How many workers ended with a question; kept if the run asks it again after an outage
         self._lost: Counter[str | bytes] = Counter()
-        self._wanted: list[int] = []  # parallel calls that the run asks for
+        self._wanted = WantedParallel(self._share_calls)
         self._watches: dict[ClusterServer, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_dispatch_due = False
@@ -541,26 +543,17 @@ class ClusterSession:
 
     # Facts ----------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def allow_parallel(self, least: int | None) -> Iterator[None]:
+    def allow_parallel(self, least: int | None) -> AbstractContextManager[None]:
         """Share a run's requested parallel calls among the servers; None: their own limits."""
-        if least is None:
-            yield
-            return
-        self._wanted.append(least)
-        self._share_calls()
-        try:
-            yield
-        finally:
-            self._wanted.remove(least)
-            self._share_calls()
+        return self._wanted.hold(least)
 
     def _share_calls(self) -> None:
         servers = [one for one in self._servers.values() if one.report is not None]
         if not servers:
             return
         slots = [server.slots for server in servers]
-        shares = share_out(max(self._wanted), slots) if self._wanted else [None] * len(slots)
+        most = self._wanted.most
+        shares = share_out(most, slots) if most else [None] * len(slots)
         for server, share in zip(servers, shares, strict=True):
             server.share = share
 
@@ -604,7 +597,7 @@ class ClusterSession:
     @property
     def parallel(self) -> int:
         """How many calls a run makes at once: those in flight, and each server's next batch."""
-        return max([LOOKAHEAD * self.slots, *self._wanted])
+        return max(LOOKAHEAD * self.slots, self._wanted.most)
 
     @property
     def is_managed(self) -> bool:

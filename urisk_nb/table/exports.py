@@ -17,6 +17,7 @@ import pandas as pd
 from pandas.api.types import is_string_dtype
 
 from urisk_nb.render.escaping import visible
+from urisk_nb.render.markup import PLAIN
 
 __all__ = ["ExportFrame", "ExportSeries", "make_visible", "neutralize_formulas"]
 
@@ -74,7 +75,8 @@ class ExportFrame(pd.DataFrame):
             options["display.max_colwidth"] = None
         with pd.option_context(*(part for option in options.items() for part in option)):
             markup = pd.DataFrame(self)._repr_html_()  # type: ignore[operator]  # not in its stubs
-        return markup and f'<div class="urisk-frame">{_LEFT}{markup}</div>'
+        # What pandas before version 3 writes for that option stops MathJax 2 alone
+        return markup and f'<div class="urisk-frame {PLAIN}">{_LEFT}{markup}</div>'
 
 
 class ExportSeries(pd.Series):
