@@ -128,6 +128,7 @@ INSIDE = {
             "exports",
             "portfolio_views",
             "portfolio_figures",
+            "part_frame",
             "portfolio_text",
         ),
         *("frames", "charts", "records"),
