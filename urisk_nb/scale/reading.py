@@ -27,6 +27,7 @@ from urisk_nb.risk.selection import (
 from urisk_nb.risk.task_bytes import decode_selection, encode_task, select_bytes
 from urisk_nb.scale.checks import build_differences_error, find_differences
 from urisk_nb.scale.thread_frames import mend_current_frames
+from urisk_nb.scale.worker import ManagerPlugin
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -72,15 +73,15 @@ class _Reading:
         return select_evidence(task, self._split_once)
 
     def _count_threads(self) -> int:
-        """Return how many threads the workers have, after a look at their versions."""
+        """Set the workers up, if their versions fit, and return how many threads they have."""
         try:
             seen = self._client.get_versions(packages=["urisk_nb"])["workers"]  # type: ignore[index]
-            count = sum(self._client.nthreads().values())  # type: ignore[no-untyped-call]
+            if differences := find_differences(seen):
+                raise build_differences_error(differences)
+            self._client.register_plugin(ManagerPlugin())
+            return sum(self._client.nthreads().values())  # type: ignore[no-untyped-call]
         except (OSError, concurrent.futures.CancelledError, asyncio.CancelledError):
             return 0  # the questions will say what is wrong with the cluster
-        if differences := find_differences(seen):
-            raise build_differences_error(differences)
-        return int(count)
 
     def _map_there(self, tasks: Iterator[SelectionTask], most: int) -> Iterator[EvidenceSelection]:
         pending: deque[tuple[Sequence[SelectionTask], Future[bytes] | None]] = deque()
