@@ -62,6 +62,17 @@ def release(client):
     client.unregister_worker_plugin("urisk_nb")
 
 
+def list_uninterruptible(client):
+    """The workers that an interrupt of this process group does not end."""
+
+    def is_uninterruptible():
+        import signal
+
+        return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+    return {worker for worker, is_so in client.run(is_uninterruptible).items() if is_so}
+
+
 def list_patched(client):
     """The workers that cannot stand still under Dask's profiler."""
 

@@ -128,6 +128,7 @@ INSIDE = {
             "exports",
             "portfolio_views",
             "portfolio_figures",
+            "part_frame",
             "portfolio_text",
         ),
         *("frames", "charts", "records"),
@@ -153,7 +154,16 @@ INSIDE = {
         *("table_summary", "summaries", "prompts", "conversation", "records"),
     ],
     "scale": [
-        *("thread_frames", "steps", "worker", "checks", "cluster_server", "jobs", "cluster"),
+        *(
+            "thread_frames",
+            "interrupts",
+            "steps",
+            "worker",
+            "checks",
+            "cluster_server",
+            "jobs",
+            "cluster",
+        ),
         "reading",
     ],
     "service": [
@@ -208,7 +218,7 @@ ONE_OWNER = {
     "markdown_it": {"render.answer_markdown"},
     "nh3": {"render.answer_markdown"},
     "sqlite3": {"journal.store"},
-    "distributed": {"scale.checks", "scale.jobs", "scale.worker"},
+    "distributed": {"scale.checks", "scale.interrupts", "scale.jobs", "scale.worker"},
     "fastapi": {
         *("service.app", "service.schemas", "service.guard", "service.routes", "service.streams"),
     },

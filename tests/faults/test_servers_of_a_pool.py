@@ -160,7 +160,7 @@ def test_with_all_servers_away_the_error_names_each(servers):
         server.kill()
     with pytest.raises(ServerNotRunning, match="none of the 2 servers can be used") as caught:
         manager.generate_sync("Was the company fined once?")
-    assert all(server.url in str(caught.value) for server in group)
+    assert [str(caught.value).count(server.url) for server in group] == [1, 1]
     assert manager.state is ServerState.FAILED
     group[1].start()
     assert manager.generate_sync("Was the company fined once?")

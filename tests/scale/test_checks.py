@@ -5,6 +5,7 @@ and workers are real processes; what the servers answer is SCRIPTED.
 
 import asyncio
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -67,11 +68,21 @@ def report(worker, **changes):
     }
 
 
-def test_what_is_no_client_is_refused_before_anything_is_read():
-    """The error says what was given, and how a client is made."""
-    with pytest.raises(InputError, match=r"client is 'tcp://127.0.0.1:8786', not a Dask") as caught:
-        assess("AAA", prices=never, client="tcp://127.0.0.1:8786")
-    assert "client = Client(ADDRESS)" in caught.value.fix
+@pytest.mark.parametrize(
+    ("given", "seen", "call"),
+    [
+        ("tcp://127.0.0.1:8786", "the text 'tcp://127.0.0.1:8786'", "'tcp://127.0.0.1:8786'"),
+        ("gpu-box", "the text 'gpu-box'", "ADDRESS"),
+        (pd.DataFrame({"AAA": [1.0, 2.0]}), "a DataFrame", "ADDRESS"),
+        (SimpleNamespace(scheduler_address="tcp://a:1"), "a SimpleNamespace", "cluster"),
+    ],
+)
+def test_what_is_no_client_is_refused_before_anything_is_read(given, seen, call):
+    """The error says in a few words what was given, and how to create a client."""
+    with pytest.raises(InputError) as caught:
+        assess("AAA", prices=never, client=given)
+    assert caught.value.message == f"client is {seen}, not a Dask client."
+    assert caught.value.fix.endswith(f"client = Client({call})")
 
 
 def test_a_client_beside_a_manager_is_refused(client):

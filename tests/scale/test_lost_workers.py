@@ -175,6 +175,39 @@ def test_an_interrupt_stops_the_calls_on_the_servers(fake_ollama_with):
     assert set(caught.value.partial["status"]) == {"not_run"}
 
 
+def test_an_interrupt_of_the_cell_leaves_the_workers_of_its_own_cluster(
+    start_server, new_kernel, tmp_path
+):
+    """
+    Jupyter interrupts the kernel and all that it started. The workers go on, nothing of theirs
+    stands in the cell, and the same cell asks only for the rest.
+    """
+    server = start_server()
+    write_news(240).to_csv(tmp_path / "news.csv", index=False)
+    env = {"OLLAMA_URL": server.url, "OLLAMA_AUTO_START": "0", "URISK_PARALLEL": "4"}
+    machine = new_kernel({**env, "URISK_JOURNAL": str(tmp_path / "journal.sqlite")}, str(tmp_path))
+    machine.good(
+        "import os\nfrom distributed import Client, LocalCluster\n"
+        "cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=':0')\n"
+        "client = Client(cluster)\n%load_ext urisk_nb"
+    )
+    pids = machine.value("sorted(client.run(os.getpid).values())")
+    cell = f"%%risk --evidence news.csv --client client --out table\n{', '.join(TICKERS)}"
+    stopped, took_s = machine.interrupt_when(
+        machine.start(cell), lambda _: count_answers(server) >= 12
+    )
+    assert took_s < 3
+    assert "stopped with" in stopped.error
+    assert "Traceback" not in stopped.text()
+    asked = len(server.asked())
+    again = machine.good(cell)
+    assert "Traceback" not in again.text()
+    assert machine.value("sorted(client.run(os.getpid).values())") == pids
+    assert machine.value("set(table['status'])") == "{'ok'}"
+    assert len(server.asked()) - asked <= 240 - 12 + IN_FLIGHT
+    machine.good("client.close()\ncluster.close()")
+
+
 def test_a_server_that_a_worker_started_ends_with_the_worker(tmp_path):
     """Its guardian sees that the worker was killed, as it does for a kernel."""
     from fake_ollama_env import FakeOllamaEnv, gone

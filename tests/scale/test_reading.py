@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cluster_runs import TICKERS, compared
-from dask_cluster import list_patched, open_cluster
+from dask_cluster import list_patched, list_uninterruptible, open_cluster
 from urisk_nb import assess, process_state
 from urisk_nb.errors import WorkersDiffer
 from urisk_nb.reading import packed_cache
@@ -74,7 +74,8 @@ def test_workers_choose_what_this_process_would(client, sent):
     pd.testing.assert_frame_equal(compared(there), compared(here))
     assert [task.holding.symbol for batch, _ in sent for task in batch] == TICKERS[1:]
     assert all(len(pickle.loads(content)) == 1 for _, content in sent)
-    assert list_patched(client), "the bug of tests/scale/test_thread_frames.py"
+    assert list_patched(client) == {*client.nthreads()}
+    assert list_uninterruptible(client) == {*client.nthreads()}
     sent.clear()
     process_state.forget(packed_cache.NAME)
     assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)

@@ -79,8 +79,8 @@ class Absence:
     until_s: float
 
     def describe(self, url: str) -> str:
-        """Return why this server is left out, without its address at the beginning."""
-        return self.error.message.removeprefix(f"{url}: ")
+        """Return why this server is left out, without its address: the caller has named it."""
+        return self.error.message.removeprefix(f"{url}: ").replace(f" at {url}", "")
 
 
 @dataclass(slots=True, eq=False)

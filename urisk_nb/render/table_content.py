@@ -191,11 +191,18 @@ def _list_levels(frame: pd.DataFrame) -> list[Any]:
 def _read_column(frame: pd.DataFrame, place: int) -> Column:
     series, label = frame.iloc[:, place], frame.columns[place]
     return Column(
-        name=label if isinstance(label, str) else "",
+        name=_find_name(label),
         heading=_label(label),
         values=series.tolist(),
         is_number=is_numeric_dtype(series.dtype) and not is_bool_dtype(series.dtype),
     )
+
+
+def _find_name(label: Any) -> str:
+    """Return which figure a column has; of several labels, as after a pivot, the one that says."""
+    labels = label if isinstance(label, tuple) else (label,)
+    names = [one for one in labels if isinstance(one, str)]
+    return next(filter(_has_format, names), names[0] if names else "")
 
 
 def _list_compact_names(content: TableContent) -> list[str]:
@@ -236,6 +243,10 @@ def name_heading(name: str) -> str:
 def is_fraction(name: str) -> bool:
     """Tell whether the column of that name holds fractions that are shown as per cent."""
     return _FRACTION.fullmatch(name) is not None
+
+
+def _has_format(name: str) -> bool:
+    return is_fraction(name) or name in _FORMATS or _BETA.fullmatch(name) is not None
 
 
 def format_value(name: str, value: Any, digits: int | None = None) -> str:

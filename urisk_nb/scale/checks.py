@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import urisk_nb
 from urisk_nb.errors import ClusterLost, InputError, PackageMissing, WorkersDiffer
+from urisk_nb.render.text_layout import cut
+from urisk_nb.risk.values import describe_type
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -23,6 +25,7 @@ __all__ = [
 
 CONNECT_S = 5.0
 MAX_NAMED = 5  # workers in one message
+MAX_TEXT = 80  # characters of a given text in a message
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -41,11 +44,10 @@ def check_client(client: object) -> None:
     from distributed import Client
 
     if not isinstance(client, Client):
-        seen = repr(client)
-        call = "Client(cluster)" if hasattr(client, "scheduler_address") else "Client(ADDRESS)"
         raise InputError(
-            f"client is {seen if len(seen) <= 80 else f'{seen[:77]}...'}, not a Dask client.",
-            fix=f"create a Dask client: from distributed import Client; client = {call}",
+            f"client is {_describe_other(client)}, not a Dask client.",
+            fix="create a Dask client: from distributed import Client; "
+            f"client = Client({_name_scheduler(client)})",
         )
     if client.asynchronous:
         raise InputError(
@@ -57,6 +59,17 @@ def check_client(client: object) -> None:
             f"client is {client.status} ({describe_client(client)}).",
             fix="connect again: client = Client(ADDRESS)",
         )
+
+
+def _describe_other(seen: object) -> str:
+    return f"the text {cut(seen, MAX_TEXT)!r}" if isinstance(seen, str) else describe_type(seen)
+
+
+def _name_scheduler(seen: object) -> str:
+    """Return the argument of Client: what was given, if it leads to a scheduler."""
+    if hasattr(seen, "scheduler_address"):
+        return "cluster"
+    return repr(seen) if isinstance(seen, str) and "://" in seen else "ADDRESS"
 
 
 @contextlib.contextmanager

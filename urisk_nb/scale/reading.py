@@ -24,7 +24,7 @@ from urisk_nb.risk.selection import (
 )
 from urisk_nb.risk.task_bytes import decode_selection, encode_task, select_bytes
 from urisk_nb.scale.checks import build_differences_error, find_differences
-from urisk_nb.scale.thread_frames import patch_current_frames
+from urisk_nb.scale.worker import ManagerPlugin
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -70,15 +70,15 @@ class _ClusterReader:
         return select_evidence(task, self._split_once)
 
     def _count_threads(self) -> int:
-        """Return how many threads the workers have, and check their versions."""
+        """Check the versions of the workers, set them up, and return how many threads they have."""
         try:
             seen = self._client.get_versions(packages=["urisk_nb"])["workers"]  # type: ignore[index]
-            count = sum(self._client.nthreads().values())  # type: ignore[no-untyped-call]
+            if differences := find_differences(seen):
+                raise build_differences_error(differences)
+            self._client.register_plugin(ManagerPlugin())
+            return sum(self._client.nthreads().values())  # type: ignore[no-untyped-call]
         except (OSError, concurrent.futures.CancelledError, asyncio.CancelledError):
             return 0  # the first question reports what is wrong with the cluster
-        if differences := find_differences(seen):
-            raise build_differences_error(differences)
-        return int(count)
 
     def _map_on_workers(
         self, tasks: Iterator[SelectionTask], max_pending: int
@@ -149,5 +149,4 @@ def _count_chars(tasks: Iterable[SelectionTask]) -> int:
 
 def select_batch(content: bytes) -> bytes:
     """Read the evidence of a batch of tickers; runs as a Dask task."""
-    patch_current_frames()
     return pickle.dumps([select_bytes(one) for one in pickle.loads(content)])  # noqa: S301  by client

@@ -23,6 +23,7 @@ from urisk_nb import event_loop
 from urisk_nb.address import is_loopback
 from urisk_nb.errors import WorkerLost
 from urisk_nb.llm.manager import LLMManager
+from urisk_nb.scale.interrupts import leave_interrupts_to_nanny
 from urisk_nb.scale.steps import drop_forwarded
 from urisk_nb.scale.thread_frames import patch_current_frames
 from urisk_nb.settings import load
@@ -60,14 +61,15 @@ class ManagerPlugin(WorkerPlugin):
     name = PLUGIN
     idempotent = True
 
-    def setup(self, worker: Worker) -> None:  # noqa: ARG002  Dask's signature
+    def setup(self, worker: Worker) -> None:
         """Start without jobs; the first job starts the manager."""
         patch_current_frames()
+        leave_interrupts_to_nanny(worker)
         self._lock = threading.Lock()
         self._calls: dict[str, event_loop.Call[Any]] = {}
         self._cancelled: deque[str] = deque(maxlen=MAX_CANCELLED)
 
-    async def teardown(self, worker: Worker) -> None:  # noqa: ARG002  likewise
+    async def teardown(self, worker: Worker) -> None:  # noqa: ARG002  Dask's signature
         """Shut down the manager of this process and any server that it started."""
         self.cancel(list(self._calls))
         if (manager := LLMManager.find_instance()) is not None:

@@ -59,6 +59,7 @@ from urisk_nb.table.frames import Frames
 from urisk_nb.table.markdown import render_markdown
 from urisk_nb.table.overriding import override_label
 from urisk_nb.table.parquet_files import UNSTORED, is_stored, read_packed, unpack_report
+from urisk_nb.table.part_frame import PartFrame
 from urisk_nb.table.portfolio_figures import PortfolioFigures
 from urisk_nb.table.portfolio_views import require_part, unite_prices
 from urisk_nb.table.records import RunRecord
@@ -433,6 +434,7 @@ class RiskTable(ExportFrame):
         Returns
         -------
         DataFrame
+            It shows itself as the risk table does; its values are as computed.
             One row an alpha and method: method (``historical``, ``filtered``, ``gaussian``,
             ``cornish_fisher``), alpha, window (returns before each period that its forecast is made
             of), n (periods with a forecast), exceedances, expected (alpha * n), LR, p_value, flags.
@@ -442,7 +444,7 @@ class RiskTable(ExportFrame):
         InputError
             As `portfolio`.
         """
-        return require_part("backtest", self.report.backtest, self.report.meta).copy()  # type: ignore[no-any-return]  # a frame
+        return PartFrame(require_part("backtest", self.report.backtest, self.report.meta).copy())
 
     def stress(self) -> pd.DataFrame:
         """
@@ -451,6 +453,7 @@ class RiskTable(ExportFrame):
         Returns
         -------
         DataFrame
+            It shows fractions as per cent, as the risk table does; its values are the fractions.
             One row an episode and ticker; that of the portfolio has the ticker ``portfolio``.
             Columns episode, ticker, start and end (dates of the first and last price inside),
             n_obs, ret_total (negative is a loss), max_dd, flags, reason.
@@ -461,7 +464,7 @@ class RiskTable(ExportFrame):
             The run was given no episode, or the table is put together from several runs.
         """
         found = require_part("stress", self.report.stress, self.report.meta)
-        return select_tickers(found, self._content().tickers)
+        return PartFrame(select_tickers(found, self._content().tickers))
 
     def factors(self) -> pd.DataFrame:
         """
@@ -470,6 +473,7 @@ class RiskTable(ExportFrame):
         Returns
         -------
         DataFrame
+            It shows itself as the risk table does; its values are as computed.
             Index ticker, last ``portfolio``. Columns alpha (the constant, a return a period),
             alpha_se, ``beta_NAME`` and ``beta_NAME_se`` of each factor, r2, n (joint returns),
             flags.
@@ -480,7 +484,7 @@ class RiskTable(ExportFrame):
             The run was given no factors, or the table is put together from several runs.
         """
         found = require_part("factors", self.report.factors, self.report.meta)
-        return select_tickers(found, self._content().tickers)
+        return PartFrame(select_tickers(found, self._content().tickers))
 
     def changes(self, ticker: str | None = None) -> pd.DataFrame:
         """
