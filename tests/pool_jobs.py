@@ -38,7 +38,7 @@ def make_job(function, here=lambda task: ["here", task[1], ""]):
         function=f"{HERE}:{function}",
         encode=lambda task: json.dumps(task).encode(),
         decode=lambda data, _: json.loads(data),
-        here=here,
+        run_locally=here,
     )
 
 

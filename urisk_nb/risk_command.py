@@ -56,7 +56,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     },
     "--scheduler": {
         "metavar": "ADDRESS",
-        "help": "scheduler of a Dask cluster whose workers ask the model, such as tcp://host:8786",
+        "help": "scheduler of a Dask cluster whose workers query the model, such as tcp://host:8786",
     },
     **FILE_OPTIONS,
     "--json": {
@@ -172,8 +172,8 @@ def _check(args: argparse.Namespace) -> _Job:
     if args.scheduler is not None and (args.url or args.engine):
         flag = "--url" if args.url else "--engine"
         raise InputError(
-            f"{flag} was given with --scheduler, whose workers ask the servers of their hosts.",
-            fix=f"leave out {flag}; set OLLAMA_URL or URISK_ENGINE where the workers start",
+            f"{flag} was given with --scheduler, but each worker uses the server of its host.",
+            fix=f"leave out {flag}, and set OLLAMA_URL or URISK_ENGINE on the workers",
         )
     if args.previous is not None and args.evidence is None:
         raise InputError(

@@ -115,7 +115,7 @@ _OPTIONS: Options = {
     },
     "--client": {
         "metavar": "NAME",
-        "help": "client of a Dask cluster whose workers ask the model, each the server of its host",
+        "help": "client of a Dask cluster whose workers query the model servers of their hosts",
     },
     "--parallel": {"metavar": "N", "help": "calls in flight for this run, 1 to 256"},
     "--refresh": {

@@ -1008,8 +1008,8 @@ def assess(
     manager
         Who answers; default: the manager of this process, started if needed.
     client
-        A client of a Dask cluster whose workers answer in place of a manager, each with the model
-        server of its host; docs/howto/cluster.md.
+        A client of a Dask cluster whose workers query the model servers of their hosts, instead of
+        a manager; docs/howto/cluster.md.
     parallel
         Calls in flight, 1 to 256, for this run; default: what the manager allows.
     refresh
@@ -1099,19 +1099,18 @@ def _limit_rate(tell: OnProgress) -> Callable[[Progress], None]:
 
 def check_client(client: object, manager: object = None) -> None:
     """
-    Check that the workers of a cluster can answer, as far as that is seen of their client; None is
-    fine.
+    Check that a client, if there is one, is a usable Dask client.
 
     Raises
     ------
     InputError, PackageMissing
-        They cannot; nothing is computed yet.
+        It is not; nothing has been computed yet.
     """
     if client is None:
         return
     if manager is not None:
         raise InputError(
-            "client and manager were both given, and only one can answer.",
+            "client and manager were both given, but only one can be used.",
             fix="leave one of them out",
         )
     from urisk_nb.scale import checks
@@ -1120,7 +1119,7 @@ def check_client(client: object, manager: object = None) -> None:
 
 
 def find_reader(client: Client | None) -> SelectionMapper | None:
-    """Return who reads much evidence: the workers of a cluster; None: the cores of this machine."""
+    """Return the mapper that reads evidence on a cluster's workers; None without a client."""
     if client is None:
         return None
     from urisk_nb.scale.reading import map_selections

@@ -263,7 +263,7 @@ def test_an_open_one_refuses_and_says_for_how_long():
     """The error tells what was seen last, and when it is tried again."""
     breaker = opened()
     with pytest.raises(
-        errors.CircuitOpen, match=r"5 times in a row, the last time so: gone .* in 3\.0 s"
+        errors.CircuitOpen, match=r"5 times in a row, most recently: gone .* in 3\.0 s"
     ):
         breaker.admit(2.0)
 

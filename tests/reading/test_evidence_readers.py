@@ -37,7 +37,7 @@ def eager(monkeypatch):
     """Two workers that are waited for after the first file, and after the first ticker."""
     monkeypatch.setenv("URISK_WORKERS", "2")
     monkeypatch.setattr(evidence_readers.WorkerPool, "warm", lambda *_: lambda: True)
-    monkeypatch.setattr(evidence_readers, "ALONE_S", 0.0)
+    monkeypatch.setattr(evidence_readers, "LOCAL_S", 0.0)
     monkeypatch.setattr(evidence_readers, "MIN_LEFT_S", 0.0)
 
 
@@ -127,7 +127,7 @@ def test_little_evidence_starts_no_process(monkeypatch, seen, folder):
     """Nor does much of it where one worker is asked for."""
     monkeypatch.delenv("URISK_WORKERS", raising=False)
     open_run(TICKERS, evidence=str(folder))
-    monkeypatch.setattr(evidence_readers, "ALONE_S", 0.0)
+    monkeypatch.setattr(evidence_readers, "LOCAL_S", 0.0)
     monkeypatch.setattr(evidence_readers, "MIN_LEFT_S", 0.0)
     monkeypatch.setenv("URISK_WORKERS", "1")
     open_run(TICKERS, evidence=str(folder))

@@ -1,9 +1,8 @@
 """
-One model server as a session uses it: its connection, its state, its models, its own way of asking,
-and its calls in flight.
+One model server of a session: its connection, state, models, label method and calls in flight.
 
-A session has one of these, or several (`pool.py`). Everything that may differ between two servers
-is here: the wire, the address, the adapters, the context window, the spelling of the model.
+A session has one or several (`pool.py`). Everything that may differ between two servers is here:
+the wire, the address, the adapters, the context window, the spelling of the model.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ CLOSE_S = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedCall:
-    """A call as one server is asked it: its request, the bytes of that, and how they are sent."""
+    """A call encoded for one server: its request, the bytes, and how they are sent."""
 
     dialect: Dialect
     request: ChatRequest
@@ -54,19 +53,19 @@ class Endpoint:
     settings
         With one address.
     report
-        Called with each step of a start: its name, a sentence, and for a pull bytes done and in
-        all.
+        Called with each step of a start: its name, a sentence, and for a pull the bytes done and
+        the total.
     is_one_of_several
-        Whether the session has other servers: this one is then never started from here, and a call
-        that fails goes to another one.
+        Whether the session has other servers: then this one is never started from here, and a
+        failed call moves to another one.
 
     Attributes
     ----------
     client, server, loader, labels, limiter, retrying
-        Who speaks to it; its state; its models; how labels are asked; its calls in flight; the way
-        of each call.
+        The HTTP client; the server's state; its models; how labels are asked; the limit on calls in
+        flight; the client that retries calls.
     model
-        The session's model, as this server spells it; empty: none yet.
+        The session's model as this server spells it; empty: none yet.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class Endpoint:
             self.prepare_model,
             is_one_of_several=is_one_of_several,
         )
-        self._window = 0  # tokens of context, where the server's list of models has them
+        self._window = 0  # context window in tokens, if the server's list of models has it
 
     @property
     def url(self) -> str:
@@ -95,19 +94,19 @@ class Endpoint:
 
     @property
     def num_ctx(self) -> int:
-        """Context window of a call in tokens; 0 where the server fixes it and does not tell."""
+        """Context window of a call in tokens; 0: the server fixes it and does not report it."""
         if self.client.dialect.can(Feature.LOAD):
             return self.settings.num_ctx
         return self.client.props.num_ctx or self._window
 
     def change_settings(self, settings: Settings) -> None:
-        """Go on with other settings; the address is the same."""
+        """Apply other settings with the same address."""
         self.settings = self.client.settings = self.server.settings = settings
 
-    # Is it there? ---------------------------------------------------------------------------------
+    # Health ---------------------------------------------------------------------------------------
 
     async def is_alive(self) -> bool:
-        """Return whether the server answers; a managed one that has ended is started again."""
+        """Return whether the server answers; restart a managed one that has ended."""
         try:
             await self.server.ready()
             await self.client.probe()
@@ -119,15 +118,16 @@ class Endpoint:
 
     async def is_up(self, model: str) -> bool:
         """
-        Return whether the server answers, with a model in its memory; load the model where it is
-        not. Raise what waiting does not cure.
+        Return whether the server answers and has a model in memory, after loading it if needed.
+
+        Raises errors that do not go away with time.
         """
         await self.server.ready()
         try:
             await self.client.probe()
             self.server.note_return()
             await self.loader.load(model)
-        except PortTaken:  # a proxy may still answer for a server that is away
+        except PortTaken:  # a proxy may answer for a server that is away
             return False
         except UriskError as exc:
             if retry_rule_for(exc).in_run is InRun.END:
@@ -136,7 +136,7 @@ class Endpoint:
         return True
 
     async def restore_model(self) -> None:
-        """Load the model on a server that had ended and is back, before any call reaches it."""
+        """Load the model on a restarted server before any call reaches it."""
         if self.settings.parallel is None:
             self.limiter.set_usual(self.server.slots)
         self.labels.reset()
@@ -147,9 +147,9 @@ class Endpoint:
 
     async def prepare_models(self, models: Sequence[str], known: Sequence[Model]) -> None:
         """
-        Make models ready: pulled if missing, and warm.
+        Pull models if they are missing, and load them.
 
-        Nothing is pulled or loaded before it is known that the server can have all of them.
+        Checks first that the server can have all of them.
         """
         for model in models:
             self.loader.check(self.spell(model), known)
@@ -157,25 +157,25 @@ class Endpoint:
             await self.prepare_model(model, known)
 
     async def prepare_model(self, model: str, known: Sequence[Model] | None = None) -> None:
-        """Make a model ready; `known` is what the server has, where it was just asked."""
+        """Pull and load a model; `known` is the server's list of models, if just read."""
         found = await self.loader.prepare(self.spell(model), known)
         if found is not None and is_same_model(model, self.model):
             self._window = found.num_ctx
 
     def spell(self, model: str) -> str:
-        """Return the name of a model as this server knows it."""
+        """Return a model's name as this server spells it."""
         return self.model if self.model and is_same_model(model, self.model) else model
 
     async def find_judge(self, model: str, known: Sequence[Model], session: str) -> Judge:
         """
-        Return how a model labels; the first call for a model asks the server.
+        Return how a model labels; the first call for a model queries the server.
 
         Parameters
         ----------
         known
             The models of the server.
         session
-            Names the answers of a model without a digest.
+            Identifies the answers of a model without a digest.
         """
         name, digest = self.spell(model), await self.read_digest(model, known)
         method = await self.labels.find_method(name, digest)
@@ -189,13 +189,13 @@ class Endpoint:
         )
 
     async def read_digest(self, model: str, known: Sequence[Model]) -> str:
-        """Return the digest of a model of the server's list; empty where nothing tells it."""
+        """Return the digest of a model; empty if it is unknown."""
         name = self.spell(model)
         found = find_model(name, known)
         return (found.digest if found else "") or await self._find_digest(name)
 
     async def _find_digest(self, model: str) -> str:
-        """Return the digest of a model that a server of ours has from a file; empty of others."""
+        """Return the digest of a managed server's model file; empty for external servers."""
         if not self.server.serves_own_file:
             return ""
         from urisk_nb.llm.local_digest import find_local_digest
@@ -206,7 +206,7 @@ class Endpoint:
     # Calls ----------------------------------------------------------------------------------------
 
     def prepare_chat(self, request: ChatRequest, known: PreparedCall | None = None) -> PreparedCall:
-        """Return a chat as this server is asked it; `known` is how another one is asked it."""
+        """Return a chat encoded for this server; `known` is the encoding for another one."""
         request, body = self._encode(request, known)
         return PreparedCall(
             dialect=self.client.dialect,
@@ -221,7 +221,7 @@ class Endpoint:
         request: ChatRequest,
         known: PreparedCall | None = None,
     ) -> PreparedCall:
-        """Return a question about one sentence as this server is asked it; `known` likewise."""
+        """Return a question encoded for this server; `known` is the encoding for another one."""
         request, body = self._encode(request, known)
         return PreparedCall(
             dialect=self.client.dialect,
@@ -233,7 +233,7 @@ class Endpoint:
     def _encode(
         self, request: ChatRequest, known: PreparedCall | None
     ) -> tuple[ChatRequest, bytes]:
-        """Return the request as this server needs it, and its bytes; equal servers share them."""
+        """Return the request for this server and its bytes, which equal servers share."""
         request, dialect = self._complete(request), self.client.dialect
         if known is not None and known.dialect is dialect and known.request == request:
             return request, known.body
@@ -246,13 +246,13 @@ class Endpoint:
         name = self.spell(request.model)
         if not is_beneath and name == request.model:
             return request
-        # The judge's adapter is on where a request says nothing
+        # The judge's adapter is on unless a request turns it off
         off = adapters.index(JUDGE) if is_beneath else None
         return replace(request, model=name, adapter_off=off)
 
     # End ------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Close the connections; one that will not close must not keep a server."""
+        """Close the connections, and give up after CLOSE_S."""
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.client.aclose(), CLOSE_S)

@@ -1,8 +1,8 @@
-"""Decisions about failures, as data and pure functions of (state, event, now): what a failure
-means, when to try again, when to pause.
+"""
+Decisions about failures, as data and pure functions of (state, event, now).
 
-Knows: which failure is worth another try, which one counts against a server, how long to wait. Does
-not know how a try is made.
+Knows which failures to retry, which ones count against a server, and how long to wait. Does not
+know how a call is made.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ __all__ = [
 
 FIRST_WAIT_S, MAX_WAIT_S = 0.2, 5.0
 MAX_ASKED_S = 30.0  # of a Retry-After
-RUNNER_WAIT_S = 1.0  # a server needs a moment to see that its runner is gone
+RUNNER_WAIT_S = 1.0  # a server needs a moment to notice that its runner has ended
 
 
 # What a failure means -----------------------------------------------------------------------------
 
 
 class InRun(StrEnum):
-    """What a run does after a call that failed; a run has many calls, and more patience."""
+    """What a run does after a failed call; a run waits longer than a single call."""
 
-    END = "end"  # it cannot go on: the others would fail, too
-    WAIT = "wait"  # the server is away, and the call has no part in it
-    # The call may have brought the server down: made once more, while no other is in flight
+    END = "end"  # end the run: the other calls would fail, too
+    WAIT = "wait"  # the server is away, and not because of the call
+    # The call may have crashed the server: retry it while no other call is in flight
     ALONE = "alone"
-    AGAIN = "again"  # made once more
-    SKIP = "skip"  # the same would come of it again: the run goes on with the others
+    AGAIN = "again"  # retry once
+    SKIP = "skip"  # a retry would fail again: continue with the other calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +57,13 @@ class RetryRule:
     Parameters
     ----------
     attempts
-        How many tries in all it is worth; None: as many as the settings allow.
+        Total number of attempts; None: as many as the settings allow.
     counts
-        Whether it speaks against the server's health, which is what the breaker counts. Being busy
-        does not, nor does a request that the server rightly refuses, nor a lack of memory, which a
-        pause does not cure.
+        Whether the breaker counts it as a sign of an unhealthy server. A busy server does not
+        count, nor a request that the server correctly refuses, nor a lack of memory, which a pause
+        does not help.
     in_run
-        What a run does, in place of the attempts; see `urisk_nb.llm.run_calls`.
+        What a run does instead of the attempts; see `urisk_nb.llm.run_calls`.
     """
 
     attempts: int | None = 1
@@ -71,37 +71,37 @@ class RetryRule:
     in_run: InRun = InRun.END
 
 
-# The nearest base that stands here is what counts. Whatever is not here, a cancel and an interrupt
-# for example, is passed on at once and counts nothing.
+# The nearest base class in this table applies. Other exceptions, such as a cancel or an interrupt,
+# propagate at once and do not count.
 RETRY_RULES: dict[type[BaseException], RetryRule] = {
-    # The connection was refused: the server is started between tries
+    # The connection was refused: the server is started between attempts
     errors.ServerNotRunning: RetryRule(attempts=None, counts=True, in_run=InRun.WAIT),
     # The connection broke: generation is idempotent
     errors.ServerConnectionLost: RetryRule(attempts=None, counts=True, in_run=InRun.ALONE),
-    # Its client connects again, and its other workers answer
+    # The client reconnects, and other workers answer
     errors.ClusterLost: RetryRule(in_run=InRun.WAIT),
-    # Two have ended: the question may be why
+    # Two workers have ended: the question may be the cause
     errors.WorkerLost: RetryRule(in_run=InRun.ALONE),
-    # A managed server is started again; one that hangs twice will hang again
+    # A managed server is restarted; one that hangs twice will hang again
     errors.ServerHung: RetryRule(attempts=2, counts=True, in_run=InRun.ALONE),
-    # 503, 429: a full queue is no fault
+    # 503, 429: a full queue is not a failure
     errors.ServerBusy: RetryRule(attempts=None, in_run=InRun.WAIT),
-    # The server loads the model again; a second crash is no accident
+    # The server reloads the model; a second crash is no accident
     errors.RunnerCrashed: RetryRule(attempts=2, counts=True, in_run=InRun.ALONE),
     # Any other 5xx
     errors.ServerInternalError: RetryRule(attempts=2, counts=True, in_run=InRun.AGAIN),
-    errors.ServerStartFailed: RetryRule(counts=True),  # its own restarts are behind it
-    # Never again after the first token: the caller has seen text. A run shows none
+    errors.ServerStartFailed: RetryRule(counts=True),  # the start has its own retries
+    # No retry after the first token, because the caller has seen text. A run shows none
     errors.StreamInterrupted: RetryRule(counts=True, in_run=InRun.ALONE),
-    # It answered the probes meanwhile: slow, not broken
+    # It answered probes meanwhile: slow, not broken
     errors.ServerTimeout: RetryRule(in_run=InRun.AGAIN),
     errors.OutOfMemory: RetryRule(),
-    # Pulled, where that is allowed, then asked once more
+    # Pulled if that is allowed, then retried once
     errors.ModelNotFound: RetryRule(attempts=2),
     errors.CircuitOpen: RetryRule(in_run=InRun.WAIT),
-    # What the server says of one request holds for that request
+    # The refusal concerns this request only
     errors.BadRequest: RetryRule(in_run=InRun.SKIP),
-    # A firewall refuses words of one sentence. A key that is no longer good fails all of them
+    # A firewall may refuse the words of one sentence. An expired key fails all of them
     errors.AccessDenied: RetryRule(in_run=InRun.SKIP),
     errors.ProtocolError: RetryRule(in_run=InRun.AGAIN),
     errors.ContextExceeded: RetryRule(in_run=InRun.SKIP),
@@ -113,21 +113,21 @@ NO_RETRY = RetryRule()
 
 
 def retry_rule_for(error: BaseException | None) -> RetryRule:
-    """Return the rule for how an attempt ended; success, a cancel and a bug have NO_RETRY."""
+    """Return the rule for an exception; success, a cancel and a bug have NO_RETRY."""
     return next(
         (RETRY_RULES[base] for base in type(error).__mro__ if base in RETRY_RULES), NO_RETRY
     )
 
 
-# Trying again -------------------------------------------------------------------------------------
+# Retries ------------------------------------------------------------------------------------------
 
 
 class Attempts:
     """
-    The attempts of a call, for `async for`: each is a context, and a success leaves the loop.
+    The attempts of a call, for `async for`: each is a context; leave the loop after a success.
 
-    The first one is made without a count of attempts, which comes with its failure: that has locks
-    and storage of threads in a reference cycle, much garbage for what most calls never need.
+    tenacity's state is created only after a failure: its locks and thread-local storage form a
+    reference cycle, which would be garbage after every successful call.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class Attempts:
     def _take_failure(self) -> Exception:
         failure, self._failure = self._failure, None
         if failure is None:
-            raise RuntimeError("a loop of attempts goes on after a success: leave it")
+            raise RuntimeError("the loop over attempts continues after a success: leave it")
         return failure
 
     def __enter__(self) -> Self:
@@ -179,55 +179,53 @@ def retrying(
     may_retry: Callable[[BaseException | None], bool] = lambda _: True,
 ) -> AsyncRetrying:
     """
-    Return the attempts of a call, with full jitter: the n-th wait is uniform between 0 and
-    0.2 s * 2^n, at most 5 s.
+    Return the attempts of a call, with exponential backoff and full jitter.
+
+    The n-th wait is uniform between 0 and 0.2 s * 2^n, at most 5 s.
 
     Parameters
     ----------
     max_retries
-        Tries after the first one (OLLAMA_MAX_RETRIES).
+        Attempts after the first one (OLLAMA_MAX_RETRIES).
     before_sleep
-        Awaited between tries; makes sure that the server is up.
+        Awaited between attempts; makes sure that the server is up.
     may_retry
-        Asked after a failure, which it is given: false once the caller has seen text.
+        Called with the failure; returns false once the caller has seen text.
     """
     from tenacity import AsyncRetrying, stop_after_attempt, wait_random_exponential
 
     backoff = wait_random_exponential(multiplier=FIRST_WAIT_S, max=MAX_WAIT_S)
-    # Each kind of failure has its own number of tries: a busy moment before costs none of them
+    # Each rule has its own count: an earlier busy answer uses up no attempt of another failure
     seen: Counter[RetryRule] = Counter()
 
-    def again(state: RetryCallState) -> bool:
-        meaning = retry_rule_for(_error(state))
-        seen[meaning] += 1
-        return may_retry(_error(state)) and (
-            meaning.attempts is None or seen[meaning] < meaning.attempts
+    def should_retry(state: RetryCallState) -> bool:
+        rule = retry_rule_for(_find_error(state))
+        seen[rule] += 1
+        return may_retry(_find_error(state)) and (
+            rule.attempts is None or seen[rule] < rule.attempts
         )
 
     def wait(state: RetryCallState) -> float:
-        return max(_least_wait_s(_error(state)), backoff(state))
+        return max(_find_min_wait_s(_find_error(state)), backoff(state))
 
     return AsyncRetrying(
         stop=stop_after_attempt(max_retries + 1),
         wait=wait,
-        retry=again,
+        retry=should_retry,
         before_sleep=before_sleep,
         reraise=True,
     )
 
 
-def _least_wait_s(error: BaseException | None) -> float:
-    """
-    Return the wait that the failure itself asks for: the server's Retry-After, or time for it to
-    see that its runner is gone.
-    """
+def _find_min_wait_s(error: BaseException | None) -> float:
+    """Return the wait that a failure asks for: the server's Retry-After, or RUNNER_WAIT_S."""
     if isinstance(error, errors.RunnerCrashed):
         return RUNNER_WAIT_S
     asked_s = getattr(error, "facts", {}).get("retry_after_s") or 0.0
     return min(float(asked_s), MAX_ASKED_S)
 
 
-def _error(state: RetryCallState) -> BaseException | None:
+def _find_error(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome is not None else None
 
 
@@ -235,27 +233,27 @@ def _error(state: RetryCallState) -> BaseException | None:
 
 
 class BreakerState(StrEnum):
-    """Whether calls go through a breaker."""
+    """Which calls a breaker lets through."""
 
-    CLOSED = "closed"  # all of them
-    OPEN = "open"  # none
-    HALF_OPEN = "half_open"  # one, which probes the server
+    CLOSED = "closed"  # all calls
+    OPEN = "open"  # no call
+    HALF_OPEN = "half_open"  # one call, which probes the server
 
 
 @dataclass(slots=True, kw_only=True)
 class Breaker:
     """
-    Stops asking a server that fails time after time; after a pause, one call alone tries whether it
-    is well again.
+    A circuit breaker: after repeated failures it stops calls; after a pause, one trial call probes
+    the server.
 
-    Used on one loop, so it needs no lock. A call is one logical call, with all its tries.
+    Used on one loop, so it needs no lock. A call is one logical call with all its attempts.
 
     Parameters
     ----------
     threshold
-        Failures in a row that open it.
+        Consecutive failures that open it.
     pause_s, longest_s
-        The first pause; it doubles with each trial that fails, up to the longest.
+        The first pause; it doubles with each failed trial, up to the longest.
     """
 
     threshold: int = 5
@@ -268,7 +266,7 @@ class Breaker:
     _pause_s: float = field(default=0.0, init=False)
 
     def state(self, now: float) -> BreakerState:
-        """Return whether calls go through."""
+        """Return the state at a time."""
         if self.opened_at is None:
             return BreakerState.CLOSED
         is_over = now - self.opened_at >= self._pause_s
@@ -276,37 +274,38 @@ class Breaker:
 
     def admit(self, now: float) -> bool:
         """
-        Return whether this call is the one that tries the server out; the end of every admitted
-        call is told by one of the three methods below.
+        Admit a call, and return whether it is the trial call.
+
+        Report the end of every admitted call with one of the three `record_` methods.
 
         Raises
         ------
         CircuitOpen
-            The call is not to be made.
+            The call must not be made.
         """
         state = self.state(now)
         if state is BreakerState.CLOSED:
             return False
         if state is BreakerState.OPEN or self.trying:
-            raise self._refusal(now)
+            raise self._build_open_error(now)
         self.trying = True
         return True
 
-    def _refusal(self, now: float) -> errors.CircuitOpen:
+    def _build_open_error(self, now: float) -> errors.CircuitOpen:
         since_s = now - self.opened_at if self.opened_at is not None else 0.0
         left_s = max(0.0, self._pause_s - since_s)
-        when = f"it is tried again in {left_s:.1f} s" if left_s else "one call is trying it now"
+        when = f"the next attempt is in {left_s:.1f} s" if left_s else "one call is probing it now"
         seen = getattr(self.last, "message", repr(self.last))
         message = (
-            f"the server failed {self.failures} times in a row, the last time so: {seen} "
+            f"the server failed {self.failures} times in a row, most recently: {seen} "
             f"The circuit is open; {when}."
         )
         return errors.CircuitOpen(
-            message, fix="wait, or look at the server: %urisk_status", left_s=left_s
+            message, fix="wait, or check the server: %urisk_status", left_s=left_s
         )
 
     def record_success(self) -> None:
-        """Close the circuit: the call ended well."""
+        """Close the circuit after a successful call."""
         self.failures, self.opened_at, self.trying, self.last, self._pause_s = (
             0,
             None,
@@ -317,8 +316,9 @@ class Breaker:
 
     def record_failure(self, error: BaseException, now: float, *, trial: bool) -> None:
         """
-        Count a failed call, if its rule says so; a trial that is rightly refused shows a server
-        that is well, and closes the circuit.
+        Count a failed call if its rule says so.
+
+        A trial that the server correctly refuses shows that it is healthy, and closes the circuit.
         """
         if trial:
             self.trying = False
@@ -336,8 +336,7 @@ class Breaker:
 
     def record_cancel(self, *, trial: bool) -> None:
         """
-        Note a call that its caller cancelled: it says nothing, and the place of a trial is free
-        again.
+        Note a call that its caller cancelled: it does not count, and another trial may start.
         """
         if trial:
             self.trying = False

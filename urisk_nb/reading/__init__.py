@@ -1,5 +1,5 @@
 """
-Who reads the evidence of a run: this process, or workers on the other cores; and what was read.
+Read the evidence of a run, in this process or on the other cores, and cache what was read.
 
-Knows the files' readers, the selections of the risk core, and the pool. Does not know a server.
+Knows the file readers, the selections of the risk core, and the worker pool. Does not know servers.
 """

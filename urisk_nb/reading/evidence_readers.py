@@ -1,8 +1,8 @@
 """
-The readers of one run: files and sentences, in this process or, where there is much, in workers.
+The readers of one run: files and sentences, in this process or, if there is much, in workers.
 
-This process begins by itself, and so sees how fast it is. Workers are started where what is left
-would take it some seconds more.
+This process starts alone, and so measures its speed. It starts workers if the rest would take some
+seconds more.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ __all__ = ["EvidenceReaders", "OnFile"]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 OnFile = Callable[[str, int, int], object]
-"""Called with the name of a file, its number from 1, and how many there are."""
+"""Called with the name of a file, its number from 1, and the number of files."""
 
-ALONE_S = 1.0  # this process reads by itself for so long: workers take that to be there
-MIN_LEFT_S = 3.0  # of its own time, for workers to be worth it
+LOCAL_S = 1.0  # how long this process reads alone: workers take as long to start
+MIN_LEFT_S = 3.0  # estimated rest, in time of this process, for which workers are started
 LOCK = "evidence-workers"
 
 
@@ -49,8 +49,8 @@ class EvidenceReaders:
     """
     Reads the evidence of one run; `close` ends the workers, if there are any.
 
-    What this process has read before is remembered. Of several runs at once in one process one has
-    workers: there are no more cores.
+    Results are cached in this process. Of several simultaneous runs in a process only one has
+    workers, because they would share the same cores.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class EvidenceReaders:
     Raises
     ------
     SettingsError
-        URISK_WORKERS is no number.
+        URISK_WORKERS is not a number from 1 to 256.
     """
 
     def __init__(self, on_file: OnFile | None = None) -> None:
@@ -82,14 +82,14 @@ class EvidenceReaders:
         self.close()
 
     def close(self) -> None:
-        """End the workers, whatever they do."""
+        """Kill the workers."""
         if self._pool is not None:
             pool, self._pool = self._pool, None
             self._lock.release()
             pool.close()
 
     def map_files(self, paths: Sequence[Path]) -> Iterator[FileContent | UriskError]:
-        """Yield what each file says, in the order given, or why it cannot be read."""
+        """Yield the content of each file in the given order, or why it cannot be read."""
         return remember_files(self._map_files, find_cache())(paths)
 
     def _map_files(self, paths: Sequence[Path]) -> Iterator[FileContent | UriskError]:
@@ -98,16 +98,16 @@ class EvidenceReaders:
 
     def map_selections(self, documents: Iterable[Document]) -> SelectionMapper:
         """
-        Return who selects the evidence.
+        Return a mapper that selects the evidence.
 
         Parameters
         ----------
         documents
-            Those that the tasks have all together: how long they are says how long it takes.
+            All documents of the tasks; their length predicts the time.
         """
         total = _count_chars(documents)
         split_once = keep_shared()
-        job = replace(SELECT, here=lambda task: select_evidence(task, split_once))
+        job = replace(SELECT, run_locally=lambda task: select_evidence(task, split_once))
 
         def map_new(tasks: Iterable[SelectionTask]) -> Iterator[EvidenceSelection]:
             return self._map(job, tasks, _count_task_chars, total)
@@ -128,18 +128,18 @@ class EvidenceReaders:
         total: int,
     ) -> Iterator[Result]:
         """
-        Do tasks here until it is seen that the rest would take long, and workers are there; then
-        in these.
+        Run tasks in this process until the rest would take long and workers are ready; then run
+        them in workers.
         """
         tasks = iter(given)
         began_s, done = time.monotonic(), 0
         pool: WorkerPool | None = None
         is_warm = _never
         for task in tasks:
-            yield job.here(task)
+            yield job.run_locally(task)
             done += measure(task)
             seconds = time.monotonic() - began_s
-            is_long = seconds > ALONE_S and seconds * (total - done) > MIN_LEFT_S * done
+            is_long = seconds > LOCAL_S and seconds * (total - done) > MIN_LEFT_S * done
             if is_long and pool is None and (pool := self._open_pool()) is not None:
                 is_warm = pool.warm(job)
             if pool is not None and is_warm():
@@ -167,7 +167,7 @@ def _find_size(path: Path) -> int:
 
 
 def _count_chars(documents: Iterable[Document]) -> int:
-    """Return how long documents are; those of all companies are split once, and do not count."""
+    """Return the length of documents; shared ones are split once and do not count."""
     return sum(one.length for one in documents if one.ticker is not None)
 
 

@@ -1,7 +1,7 @@
 """
-What pages and PDF files said before in this process, by their bytes: they are slow to read.
+Cache the text of web pages, PDF and Word files by content, because they are slow to read.
 
-A text file is read faster than it is looked up.
+Text files are not cached: they are read faster than looked up.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from urisk_nb.reading.packed_cache import PackedCache
 
 __all__ = ["remember_files"]
 
-MAX_FILES = 200  # of a folder: more would not be kept together, and take long to look up
+MAX_FILES = 200  # of a folder: more would not fit into the cache, and take long to look up
 SLOW_KINDS = ("html", "pdf", "docx")
 MAX_FILE_BYTES = 20_000_000
-# Its date may be told by another file beside it
-_TOLD_BESIDE = re.compile(r"primary[-_]doc", re.IGNORECASE)
+# Its date may come from another file in its folder
+_DATED_BY_OTHERS = re.compile(r"primary[-_]doc", re.IGNORECASE)
 
 
 def remember_files(map_files: FileMapper, cache: PackedCache) -> FileMapper:
-    """Return a mapper that reads only the files that are not in the cache."""
+    """Return a mapper that reads only files that are not in the cache."""
 
     def map_new(paths: Sequence[Path]) -> Iterator[FileContent | UriskError]:
         if len(paths) > MAX_FILES:
@@ -53,13 +53,13 @@ def remember_files(map_files: FileMapper, cache: PackedCache) -> FileMapper:
 
 
 def _hash_file(path: Path) -> bytes:
-    """Return a hash of what a file is read by: its bytes, its name, its folders; else nothing."""
+    """Return a hash of a file's bytes, name and folders; empty if the file is not cached."""
     try:
         is_large = path.stat().st_size > MAX_FILE_BYTES
         if (
             is_large
             or KINDS.get(find_suffix(path)) not in SLOW_KINDS
-            or _TOLD_BESIDE.match(path.name)
+            or _DATED_BY_OTHERS.match(path.name)
         ):
             return b""
         digest = hashlib.blake2b(path.read_bytes(), digest_size=32)
@@ -81,7 +81,7 @@ def _find(cache: PackedCache, key: bytes) -> FileContent | None:
     if (data := cache.find(key)) is None:
         return None
     try:
-        content: FileContent = pickle.loads(data)  # noqa: S301  of `_keep`, in this process
-    except Exception:  # noqa: BLE001  kept by a version of the package that was reloaded since
+        content: FileContent = pickle.loads(data)  # noqa: S301  written by `_keep`
+    except Exception:  # noqa: BLE001  written before the package was reloaded
         return None
     return content

@@ -1,4 +1,4 @@
-"""What a worker does for a run: read one file, or select the evidence of one ticker."""
+"""The jobs of a worker: read one file, or select the evidence of one ticker."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["READ_FILE", "SELECT", "read_file_bytes"]
 
 
 def read_file_bytes(name: bytes) -> bytes:
-    """Return what a file says, as bytes; raises what it cannot be read for."""
+    """Return the content of a file, pickled; raise an error if it cannot be read."""
     return pickle.dumps(read_content(Path(os.fsdecode(name))))
 
 
 def _decode_content(data: bytes, _: Path) -> FileContent | UriskError:
-    content: FileContent = pickle.loads(data)  # noqa: S301  of `read_file_bytes`
+    content: FileContent = pickle.loads(data)  # noqa: S301  written by `read_file_bytes`
     return content
 
 
@@ -29,11 +29,11 @@ READ_FILE: Job[Path, FileContent | UriskError] = Job(
     function="urisk_nb.reading.jobs:read_file_bytes",
     encode=os.fsencode,
     decode=_decode_content,
-    here=try_to_read,
+    run_locally=try_to_read,
 )
 SELECT: Job[SelectionTask, EvidenceSelection] = Job(
     function="urisk_nb.risk.task_bytes:select_bytes",
     encode=encode_task,
     decode=decode_selection,
-    here=select_evidence,
+    run_locally=select_evidence,
 )

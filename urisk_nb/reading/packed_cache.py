@@ -1,4 +1,4 @@
-"""What was made of documents before in this process, packed: 64 MB of it at most."""
+"""A compressed cache of what was read in this process, at most 64 MB."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "read-before"
 
 
 class PackedCache:
-    """Packed bytes by the hash of what they were made of; those used last stay, up to a limit."""
+    """Compressed bytes by a hash of their source; drops the least recently used over a limit."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self.max_bytes, self.held_bytes = max_bytes, 0
@@ -24,11 +24,11 @@ class PackedCache:
         self._lock = Lock()
 
     def __contains__(self, key: bytes) -> bool:
-        """Return whether something is kept under a key."""
+        """Return whether the cache has a key."""
         return key in self._entries
 
     def find(self, key: bytes) -> bytes | None:
-        """Return what is kept under a key, or None."""
+        """Return the bytes of a key, or None."""
         with self._lock:
             if (packed := self._entries.get(key)) is None:
                 return None
@@ -36,7 +36,7 @@ class PackedCache:
         return zlib.decompress(packed)
 
     def keep(self, key: bytes, data: bytes) -> None:
-        """Keep bytes under a key, and drop what was used longest ago where they are too many."""
+        """Store bytes under a key, and drop the least recently used entries over the limit."""
         packed = zlib.compress(data, LEVEL)
         with self._lock:
             self.held_bytes += len(packed) - len(self._entries.pop(key, b""))

@@ -1,9 +1,9 @@
 """
-What was selected before in this process, by content: the same cell again reads nothing again.
+Cache selections by content, so that the same cell again selects nothing again.
 
-A selection is kept packed, without the texts of its documents, and given for a task whose contents
-are the same. Any change of a document, of a parameter that the selection depends on, or of the
-families is another task.
+A selection is stored compressed, without the texts of its documents, and returned for a task with
+the same content. A change of a document, of a parameter that the selection depends on, or of the
+families makes another task.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from urisk_nb.risk.task_bytes import decode_selection, encode_selection
 
 __all__ = ["READ_PARAMS", "hash_task", "remember"]
 
-MIN_CHARS = 20_000  # of the documents of a task: fewer are read faster than they are kept
+MIN_CHARS = 20_000  # of a task's documents: shorter ones are read faster than stored
 READ_PARAMS = ("as_of", "query", "max_sentences", "llm")  # what a selection depends on
 
 
 def remember(map_selections: SelectionMapper, cache: PackedCache) -> SelectionMapper:
-    """Return a mapper that does only the tasks whose selection is not in the cache."""
+    """Return a mapper that runs only tasks whose selection is not in the cache."""
 
     def map_new(tasks: Iterable[SelectionTask]) -> Iterator[EvidenceSelection]:
         taken: deque[_Taken] = deque()
@@ -37,7 +37,7 @@ def remember(map_selections: SelectionMapper, cache: PackedCache) -> SelectionMa
                 if taken[-1].known is None:
                     yield task
 
-        # Each of them is of the first task that is not known
+        # Each selection belongs to the first task that was not in the cache
         for selection in map_selections(list_new()):
             yield from _take_known(taken)
             taken.popleft().keep(selection)
@@ -48,7 +48,7 @@ def remember(map_selections: SelectionMapper, cache: PackedCache) -> SelectionMa
 
 
 class _Taken:
-    """A task, and its selection where that is known."""
+    """A task, and its selection if that is in the cache."""
 
     def __init__(self, task: SelectionTask, cache: PackedCache) -> None:
         self._task, self._cache = task, cache
@@ -62,7 +62,7 @@ class _Taken:
             return None
         try:
             return decode_selection(data, self._task)
-        except Exception:  # noqa: BLE001  kept by a version of the package that was reloaded since
+        except Exception:  # noqa: BLE001  written before the package was reloaded
             return None
 
     def keep(self, selection: EvidenceSelection) -> None:
@@ -77,7 +77,7 @@ def _take_known(taken: deque[_Taken]) -> Iterator[EvidenceSelection]:
 
 
 def hash_task(task: SelectionTask) -> bytes:
-    """Return a hash of all that the selection depends on."""
+    """Return a hash of everything that the selection depends on."""
     digest = hashlib.blake2b(digest_size=32)
     params = [getattr(task.params, name) for name in READ_PARAMS]
     families = None if task.families is None else hash_families(task.families)
@@ -99,7 +99,7 @@ def hash_task(task: SelectionTask) -> bytes:
 
 
 def _add_document(digest: hashlib.blake2b, one: Document) -> None:
-    """Add all of a document but its origins: where its text stood in the file selects nothing."""
+    """Add a document to a hash, without its origins, which do not affect the selection."""
     text = one.text.encode("utf-8", "surrogatepass")
     beside = (one.id, one.ticker, one.date, one.source, one.kind, one.form, one.period_end)
     digest.update(repr((*beside, one.sections, len(text))).encode("utf-8", "surrogatepass"))

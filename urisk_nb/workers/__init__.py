@@ -1,6 +1,6 @@
 """
-Processes that read beside this one, on the cores that the user may use.
+Worker processes on the cores of this machine.
 
-Knows how many there may be, how they are started, and that none outlives its caller. Does not know
-what they are asked to do: a job names a function of the package that takes bytes and returns bytes.
+Knows how many to start, how to start them, and that none outlives its caller. Does not know what
+they compute: a job names a function of the package that takes and returns bytes.
 """

@@ -1,4 +1,4 @@
-"""How many worker processes there may be: what the user says, else cores and memory."""
+"""The number of worker processes: the user's setting, else from cores and memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["MAX_WORKERS", "VARIABLE", "count_workers", "read_given_count"]
 VARIABLE = "URISK_WORKERS"
 MAX_WORKERS = 256
 MAX_BY_DEFAULT = 32
-WORKER_BYTES = 400_000_000  # what a worker with a long filing may take
+WORKER_BYTES = 400_000_000  # memory of a worker with a long filing
 CGROUP = Path("/sys/fs/cgroup")
 CGROUP_V1 = CGROUP / "cpu"
 
 
 def read_given_count() -> int | None:
     """
-    Return what URISK_WORKERS says, in the environment or in the nearest `.env`; None: nothing.
+    Return URISK_WORKERS from the environment or the nearest `.env`; None if it is not set.
 
     Raises
     ------
     SettingsError
-        It is no number from 1 to 256.
+        It is not a number from 1 to 256.
     """
     given = read_variable(VARIABLE)
     if not given:
@@ -43,10 +43,10 @@ def read_given_count() -> int | None:
 
 def count_workers() -> int:
     """
-    Return how many worker processes may read where the user says nothing: 1 is this process alone.
+    Return the default number of worker processes; 1: only this process.
 
-    The cores that this process may use (affinity and the limit of a container), as far as the free
-    memory goes.
+    It is the number of cores that this process may use (affinity and container limit), reduced if
+    free memory is short, and at most 32.
     """
     return max(1, min(_count_cores(), _count_by_memory(), MAX_BY_DEFAULT))
 
@@ -60,7 +60,7 @@ def _count_cores() -> int:
 
 
 def _read_cpu_limit() -> float | None:
-    """Return how many cores the container of this process may use; None where none says so."""
+    """Return how many cores the container may use; None without a limit."""
     with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = (CGROUP / "cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
@@ -76,7 +76,7 @@ def _count_by_memory() -> int:
     import psutil
 
     free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # "max" where the container has no limit
+    with contextlib.suppress(OSError, ValueError):  # "max" if the container has no limit
         limit, used = (int((CGROUP / f"memory.{n}").read_text()) for n in ("max", "current"))
         free = min(free, limit - used)
     return int(free // WORKER_BYTES)

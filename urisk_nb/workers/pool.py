@@ -1,8 +1,8 @@
 """
-A pool of worker processes for one run, and what becomes of a task whose worker dies.
+A pool of worker processes for one run, which retries a task whose worker dies.
 
 Not `multiprocessing`: with `spawn` it runs the user's script again, and with `fork` it copies a
-process that has threads. Neither that nor loky ends its workers when the caller is killed.
+process that has threads. Neither it nor loky ends its workers when the caller is killed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = ["Job", "WorkerPool"]
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-ATTEMPTS = 2  # workers that a task is given to, before this process does it
-MAX_DEATHS = 4  # of workers, one after the other: then none is started any more
-AHEAD = 2  # tasks for each worker that are taken before the first of them is returned
-SLICE_S = 0.05  # how long a wait may last before the interpreter looks for an interrupt
-END_S = 1.0  # how long a killed process may take to be gone
-# Worker processes are the cores' share: more threads in each would be in each other's way
+ATTEMPTS = 2  # workers that get a task before this process runs it
+MAX_DEATHS = 4  # consecutive deaths of workers after which none is started any more
+LOOKAHEAD = 2  # tasks in flight per worker
+SLICE_S = 0.05  # longest wait before the interpreter can handle an interrupt
+END_S = 1.0  # longest wait for a killed process
+# There is a worker per core: more threads in each would compete with the others
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _WINDOWS_FLAGS = ("CREATE_NO_WINDOW", "CREATE_NEW_PROCESS_GROUP")
 
@@ -41,7 +41,7 @@ _WINDOWS_FLAGS = ("CREATE_NO_WINDOW", "CREATE_NEW_PROCESS_GROUP")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Generic[Task, Result]):
     """
-    One kind of task, and how it travels.
+    One kind of task, and its encoding.
 
     Attributes
     ----------
@@ -50,23 +50,24 @@ class Job(Generic[Task, Result]):
     encode
         Returns a task as bytes.
     decode
-        Returns a result from the bytes of the worker and the task.
-    here
-        Does a task in this process: where workers fail, so that its error is the task's own.
+        Returns a result from the worker's reply and the task.
+    run_locally
+        Runs a task in this process. It is used if workers fail, so that the task raises its own
+        error.
     """
 
     function: str
     encode: Callable[[Task], bytes]
     decode: Callable[[bytes, Task], Result]
-    here: Callable[[Task], Result]
+    run_locally: Callable[[Task], Result]
 
 
 class WorkerPool:
     """
-    So many processes, started when the first task comes and ended by `close`.
+    A pool of `size` processes, started with the first task and ended by `close`.
 
-    A task is held by at most one worker, and few are taken ahead: memory does not grow with the
-    number of tasks. A task whose worker dies is given to another one, and at last done here.
+    A task is sent to one worker at a time, and only a few tasks are taken ahead, so memory does not
+    grow with their number. A task whose worker dies goes to another one, and then to this process.
     """
 
     def __init__(self, size: int) -> None:
@@ -75,7 +76,7 @@ class WorkerPool:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []
         self._workers: set[_Worker] = set()
-        self._deaths = 0  # since a worker last did what it was asked
+        self._deaths = 0  # since the last reply of a worker
         self._is_closed = False
 
     def __enter__(self) -> WorkerPool:
@@ -91,19 +92,20 @@ class WorkerPool:
 
     def warm(self, job: Job[Task, Result]) -> Callable[[], bool]:
         """
-        Start all workers, and return what tells whether one is there: Python has started and
-        imported what the job needs.
+        Start all workers, and return a function that says whether one is ready.
+
+        A worker is ready when Python has started and imported what the job needs.
         """
         futures = [self._submit(self._call, job.function, None) for _ in range(self.size)]
         return lambda: any(one.done() for one in futures)
 
     def map(self, job: Job[Task, Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """Yield the result of each task, in the order of the tasks; raises what a task raises."""
+        """Yield the result of each task in order; an exception of a task is raised here."""
         pending: deque[tuple[Task, Future[bytes | None]]] = deque()
         try:
             for task in tasks:
                 pending.append((task, self._submit(self._send, job, task)))
-                if len(pending) >= AHEAD * self.size:
+                if len(pending) >= LOOKAHEAD * self.size:
                     yield _finish(job, *pending.popleft())
             while pending:
                 yield _finish(job, *pending.popleft())
@@ -112,7 +114,7 @@ class WorkerPool:
                 future.cancel()
 
     def close(self) -> None:
-        """End the workers, whatever they do, and wait until they are gone."""
+        """Kill the workers and wait until they are gone."""
         with self._lock:
             self._is_closed = True
             workers, self._workers = self._workers, set()
@@ -125,7 +127,7 @@ class WorkerPool:
     ) -> Future[bytes | None]:
         try:
             return self._threads.submit(function, *given)
-        except RuntimeError:  # no more threads: this process does it
+        except RuntimeError:  # no more threads: this process runs the task
             nothing: Future[bytes | None] = Future()
             nothing.set_result(None)
             return nothing
@@ -133,10 +135,10 @@ class WorkerPool:
     # In the threads of the pool -------------------------------------------------------------------
 
     def _send(self, job: Job[Task, Result], task: Task) -> bytes | None:
-        """Return what a worker replies; None where this process must do the task."""
+        """Send a task and return the worker's reply; None: this process has to run the task."""
         try:
             data = job.encode(task)
-        except Exception:  # noqa: BLE001  an object of the user's that cannot be packed
+        except Exception:  # noqa: BLE001  a user object that cannot be pickled
             return None
         return self._call(job.function, data)
 
@@ -156,17 +158,17 @@ class WorkerPool:
         return None
 
     def _take(self) -> _Worker | None:
-        """Return a worker that is free, or a new one; None where there can be none."""
+        """Return an idle worker or a new one; None if no worker can be started."""
         with self._lock:
             if self._is_closed:
                 return None
             if self._idle:
                 return self._idle.pop()
-            if self._deaths >= MAX_DEATHS:  # there is no memory for them, say
+            if self._deaths >= MAX_DEATHS:  # for example, memory is short
                 return None
             try:
                 one = _Worker()
-            except (OSError, ValueError):  # no more processes or memory; no Python to start
+            except (OSError, ValueError):  # no more processes or memory, or Python is missing
                 return None
             self._workers.add(one)
             return one
@@ -189,32 +191,32 @@ class _Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**ENVIRONMENT, **os.environ},
-            start_new_session=True,  # an interrupt of a cell goes to the kernel's whole group
+            start_new_session=True,  # an interrupt goes to the kernel's whole process group
             creationflags=flags,
         )
-        # They are pipes, as was asked for
+        # Popen was asked for pipes, so they are not None
         self._requests = cast("IO[bytes]", self._process.stdin)
         self._replies = cast("IO[bytes]", self._process.stdout)
-        self._is_greeted = False
+        self._is_initialized = False
 
     def call(self, function: str, data: bytes | None) -> tuple[bytes, bytes]:
         """
-        Return the mark and the reply; without data, as soon as the function is imported.
+        Send a request and return the mark and the reply; without data, only import the function.
 
         Raises
         ------
         OSError, EOFError
             The process is gone.
         """
-        if not self._is_greeted:  # not where it was started: it may be gone by now
+        if not self._is_initialized:  # not in __init__: the process may have ended by then
             worker.write_frame(self._requests, pickle.dumps(list(sys.path)))
-            self._is_greeted = True
+            self._is_initialized = True
         worker.write_frame(self._requests, pickle.dumps((function, data)))
         reply = worker.read_frame(self._replies)
         return reply[:1], reply[1:]
 
     def kill(self) -> None:
-        """End the process at once; nothing that it does has to be finished."""
+        """Kill the process; it holds nothing that has to be saved."""
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_S)
@@ -224,10 +226,10 @@ class _Worker:
 
 
 def _finish(job: Job[Task, Result], task: Task, future: Future[bytes | None]) -> Result:
-    """Wait for a result, so that an interrupt is seen; do the task here where there is none."""
+    """Wait for a result so that interrupts are handled; run the task here if there is no reply."""
     while True:
         try:
             reply = future.result(timeout=SLICE_S)
         except FutureTimeout:
             continue
-        return job.here(task) if reply is None else job.decode(reply, task)
+        return job.run_locally(task) if reply is None else job.decode(reply, task)

@@ -1,10 +1,10 @@
 """
-The program of one worker: it reads a request, calls the function that it names, and replies.
+The program of a worker: read a request, call the function that it names, and reply.
 
-It is run as a file, so that nothing of the user's program is run again: no `__main__` is imported,
-and no script needs a guard. Standard library only; what a request needs is imported when it comes.
-It ends when its caller ends: the pipe closes, or, where a copy of the caller holds that open, the
-parent of this process is another one.
+It runs as a file, so the user's program does not run again: `__main__` is not imported, and scripts
+need no guard. It imports only the standard library; a request imports what it needs. The worker
+ends with its caller: the pipe closes, or its parent changes (a fork of the caller may keep the pipe
+open).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ __all__ = ["DONE", "FAILED", "main", "read_frame", "write_frame"]
 
 LENGTH = struct.Struct("<Q")
 DONE, FAILED = b"+", b"-"
-WATCH_S = 0.3  # how often a worker looks whether its caller is there
+POLL_S = 0.3  # how often a worker checks that its caller is alive
 
 
 def write_frame(stream: IO[bytes], *parts: bytes) -> None:
-    """Write bytes, with their length before them."""
+    """Write bytes with their length in front."""
     stream.write(LENGTH.pack(sum(map(len, parts))))
     stream.writelines(parts)
     stream.flush()
 
 
 def read_frame(stream: IO[bytes]) -> bytes:
-    """Return what `write_frame` wrote; EOFError where the stream ends before."""
+    """Return what `write_frame` wrote; raise EOFError if the stream ends before."""
     (length,) = LENGTH.unpack(_read_exactly(stream, LENGTH.size))
     return _read_exactly(stream, length)
 
@@ -50,37 +50,37 @@ def _read_exactly(stream: IO[bytes], length: int) -> bytes:
 
 
 def main() -> None:
-    """Serve until the caller is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller's interrupt ends this process
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    """Serve until the caller ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller kills this process on an interrupt
+    threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no reply
+    os.dup2(2, 1)  # library output must not mix with replies
     with contextlib.suppress(EOFError, OSError):
-        sys.path[:] = pickle.loads(read_frame(requests))  # noqa: S301  of our caller
+        sys.path[:] = pickle.loads(read_frame(requests))  # noqa: S301  sent by the caller
         while True:
             name, data = pickle.loads(read_frame(requests))  # noqa: S301
             write_frame(replies, *_serve(name, data))
-    os._exit(0)  # nothing is kept, and the caller may wait
+    os._exit(0)  # at once: there is nothing to save, and the caller may be waiting
 
 
 def _serve(name: str, data: bytes | None) -> tuple[bytes, bytes]:
     try:
-        function = _find(name)
+        function = _import_function(name)
         return DONE, b"" if data is None else function(data)
-    except Exception as exc:  # noqa: BLE001  whatever it is: the caller does the task, and sees it
+    except Exception as exc:  # noqa: BLE001  the caller runs the task again and raises it
         return FAILED, repr(exc).encode("utf-8", "replace")
 
 
 @functools.cache
-def _find(name: str) -> Callable[[bytes], bytes]:
+def _import_function(name: str) -> Callable[[bytes], bytes]:
     module, _, function = name.partition(":")
     found: Callable[[bytes], bytes] = getattr(importlib.import_module(module), function)
     return found
 
 
-def _watch(parent: int) -> None:
+def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
-        time.sleep(WATCH_S)
+        time.sleep(POLL_S)
     os._exit(0)
 
 
