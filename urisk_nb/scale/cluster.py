@@ -626,7 +626,7 @@ def _check_place(place: WorkerPlace) -> None:
         raise InputError(
             "the workers of this client run in this process (processes=False), which asks its "
             "server as well by itself.",
-            fix="leave out client=, or start processes: LocalCluster(processes=True)",
+            fix="leave the client out, or start processes: LocalCluster(processes=True)",
         )
 
 

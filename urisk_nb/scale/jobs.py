@@ -213,7 +213,9 @@ class Jobs:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not sent.done():
                 raise copy.copy(job.lost.result())  # another job may have the same reason
-            given: T = pickle.loads(sent.result())  # noqa: S301  a worker of the user's sent it
+            given: T | UriskError = pickle.loads(sent.result())  # noqa: S301  a worker of the user's sent it
+            if isinstance(given, UriskError):
+                raise given
         except asyncio.CancelledError:
             self._cancel_on_worker(number, worker)
             raise

@@ -21,7 +21,7 @@ from distributed import Worker, WorkerPlugin, get_worker, secede
 
 from urisk_nb import event_loop
 from urisk_nb.address import is_loopback
-from urisk_nb.errors import WorkerLost
+from urisk_nb.errors import UriskError, WorkerLost
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.scale.interrupts import leave_interrupts_to_nanny
 from urisk_nb.scale.steps import keep_own
@@ -126,11 +126,21 @@ def run_job(job: str, content: bytes) -> bytes:
     content
         The step and its arguments, pickled: Dask would look into lists and texts for keys of its
         own.
+
+    Returns
+    -------
+    bytes
+        What the step gives, or the UriskError that it raises, pickled. Of an exception Dask would
+        write a traceback into the cell of a notebook that has its cluster in its kernel.
     """
     worker = get_worker()
     secede()  # type: ignore[no-untyped-call]
     step, args = pickle.loads(content)  # noqa: S301  the client of this cluster sent it
-    return pickle.dumps(_get_plugin(worker).run(job, step, args))
+    try:
+        given = _get_plugin(worker).run(job, step, args)
+    except UriskError as exc:
+        given = exc
+    return pickle.dumps(given)
 
 
 def _get_plugin(worker: Worker) -> ManagerPlugin:
