@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pandas as pd
@@ -170,6 +171,17 @@ def test_a_cell_says_what_is_no_client(monkeypatch):
     with pytest.raises(InputError, match="client is a list, and no Client of Dask") as caught:
         run_cell("--client cluster", cluster=[1])
     assert "client = Client(ADDRESS)" in caught.value.fix
+
+
+@pytest.mark.parametrize("address", ["gpu-box", "tcp://gpu-box", "http://gpu-box:8786", ""])
+def test_what_is_no_address_of_a_scheduler_is_refused(address, capsys):
+    """At once, in two lines: Dask itself would go on for ten seconds, and write a traceback."""
+    began_s = time.monotonic()
+    assert cli.main(["risk", "T0", "--scheduler", address, "--evidence", "x.csv"]) == 1
+    assert time.monotonic() - began_s < 5
+    error = capsys.readouterr().err
+    assert f"{address!r} is not the address of a scheduler" in error
+    assert "Fix: give its host and port, such as tcp://host:8786" in error
 
 
 def test_a_scheduler_that_is_not_there_is_named(tmp_path):

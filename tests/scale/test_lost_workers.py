@@ -205,6 +205,9 @@ def test_an_interrupt_of_the_cell_leaves_the_workers_of_its_own_cluster(
     assert machine.value("sorted(client.run(os.getpid).values())") == pids
     assert machine.value("set(table['status'])") == "{'ok'}"
     assert len(server.asked()) - asked <= 240 - 12 + IN_FLIGHT
+    failed = machine.run(cell.replace("--out table", "--model not-there --out other"))
+    assert "not-there" in failed.error
+    assert "Compute Failed" not in failed.text(), "Dask's log of what the error says"
     machine.good("client.close()\ncluster.close()")
 
 

@@ -81,11 +81,15 @@ def open_client(address: str) -> Iterator[Client]:
     ------
     PackageMissing
         The extra `scale` is not installed.
+    InputError
+        It is not an address, or has no port.
     ClusterLost
         No scheduler answers there.
     """
     _require_distributed()
     from distributed import Client
+
+    _check_address(address)
 
     try:
         client: Client = Client(address, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
@@ -98,6 +102,19 @@ def open_client(address: str) -> Iterator[Client]:
         yield client
     finally:
         client.close()  # type: ignore[no-untyped-call]
+
+
+def _check_address(address: str) -> None:
+    """Refuse an address that Dask refuses, before Dask starts a client, which ends late."""
+    from distributed.comm.addressing import get_address_host_port
+
+    try:
+        get_address_host_port(address)
+    except ValueError as exc:
+        raise InputError(
+            f"{address!r} is not the address of a scheduler: {exc}.",
+            fix="give its host and port, such as tcp://host:8786",
+        ) from exc
 
 
 def _require_distributed() -> None:

@@ -623,7 +623,7 @@ def _check_place(place: WorkerPlace) -> None:
         raise InputError(
             "the workers of this client run in this process (processes=False), so a cluster has "
             "no effect.",
-            fix="leave out client=, or use processes: LocalCluster(processes=True)",
+            fix="leave the client out, or use processes: LocalCluster(processes=True)",
         )
 
 

@@ -213,7 +213,9 @@ class Jobs:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not sent.done():
                 raise copy.copy(job.lost.result())  # other jobs may share this error
-            result: T = pickle.loads(sent.result())  # noqa: S301  sent by the user's worker
+            result: T | UriskError = pickle.loads(sent.result())  # noqa: S301  the user's worker
+            if isinstance(result, UriskError):
+                raise result
         except asyncio.CancelledError:
             self._cancel_on_worker(number, worker)
             raise

@@ -21,7 +21,7 @@ from distributed import Worker, WorkerPlugin, get_worker, secede
 
 from urisk_nb import event_loop
 from urisk_nb.address import is_loopback
-from urisk_nb.errors import WorkerLost
+from urisk_nb.errors import UriskError, WorkerLost
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.scale.interrupts import leave_interrupts_to_nanny
 from urisk_nb.scale.steps import drop_forwarded
@@ -124,11 +124,21 @@ def run_job(job: str, content: bytes) -> bytes:
     content
         The step and its arguments, pickled: Dask would search plain lists and strings for its own
         keys.
+
+    Returns
+    -------
+    bytes
+        The result of the step, or the UriskError that it raises, pickled. If it were raised, Dask
+        would write a traceback into the cell of a notebook that started the cluster.
     """
     worker = get_worker()
     secede()  # type: ignore[no-untyped-call]
     step, args = pickle.loads(content)  # noqa: S301  sent by the cluster's client
-    return pickle.dumps(_get_plugin(worker).run(job, step, args))
+    try:
+        result = _get_plugin(worker).run(job, step, args)
+    except UriskError as exc:
+        result = exc
+    return pickle.dumps(result)
 
 
 def _get_plugin(worker: Worker) -> ManagerPlugin:
