@@ -168,7 +168,7 @@ def test_a_cell_says_what_is_no_client(monkeypatch):
     with pytest.raises(InputError, match="--client: there is no variable 'cluster'") as caught:
         run_cell("--client cluster")
     assert caught.value.fix == "assign it in a cell above: cluster = ..."
-    with pytest.raises(InputError, match="client is a list, and no Client of Dask") as caught:
+    with pytest.raises(InputError, match="client is a list, not a Dask client") as caught:
         run_cell("--client cluster", cluster=[1])
     assert "client = Client(ADDRESS)" in caught.value.fix
 
