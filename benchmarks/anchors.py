@@ -1,9 +1,9 @@
 """
-Other clients, asked the same as urisk_nb: raw httpx, ollama-python and langchain-ollama.
+Other clients that send the requests of urisk_nb: raw httpx, ollama-python and langchain-ollama.
 
 Each function returns the seconds that a client takes for requests that urisk_nb has sent; a request
-is its body, as bytes. What opens a connection or imports a package stands before the clock. A
-client that is not installed is left out by `try_clients`.
+is its body, as bytes. Imports and connections are not timed. `try_clients` leaves out clients that
+are not installed.
 """
 
 from __future__ import annotations

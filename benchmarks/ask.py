@@ -5,8 +5,8 @@ python benchmarks/ask.py [--rounds 30] [--tokens 100] [--ms 5]
 A scripted server (another process, no model) streams tokens at a steady pace to one real kernel.
 Two cells take turns: `%%ask`, and a loop over `httpx.Client.stream` with the request that `%%ask`
 sent, which shows its first line. Each is timed at the front end, from its execution to its first
-output and to its reply, so the display is part of it. Prints the medians, their ratio, and by how
-much the first token comes later; fails where the last frame was lost.
+output and to its reply, so the time includes the display. Prints the medians, their ratio, and the
+delay of the first token; fails if the last frame was lost.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-Measure a run on a Dask cluster of this machine: python benchmarks/cluster.py [--workers 1 2 4]
+Measure a run on a local Dask cluster: python benchmarks/cluster.py [--workers 1 2 4]
 
-Each worker is a process that asks a scripted server of its own (another process), with 4 slots and
-100 ms a call. The ideal is calls x time / (workers x slots). Needs the extra `scale`.
+Each worker is a process with its own scripted server (another process), which has 4 slots and takes
+100 ms per call. The ideal is calls x time / (workers x slots). Needs the extra `scale`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from distributed import Client
 
 SLOTS, MS = 4, 100.0
-HOST = "127.0.0.1"  # nobody else can reach it
+HOST = "127.0.0.1"  # not reachable from other machines
 
 
 def check() -> None:
-    """Raise Skipped where there is no cluster to be had."""
+    """Raise Skipped if a cluster cannot be started."""
     if importlib.util.find_spec("distributed") is None:
         raise Skipped("distributed is not installed")
     if "client" not in inspect.signature(assess).parameters:
@@ -41,8 +41,8 @@ def check() -> None:
 
 @contextlib.contextmanager
 def start_cluster(urls: list[str]) -> Iterator[Client]:
-    """A cluster with one worker for each server; ended afterwards."""
-    # Its processes read this, too: each would report its start and its end
+    """Start a cluster with one worker per server, yield its client, and close it."""
+    # Inherited by its processes, which would log their start and end
     os.environ["DASK_LOGGING__DISTRIBUTED"] = "error"
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
@@ -67,12 +67,12 @@ def start_cluster(urls: list[str]) -> Iterator[Client]:
 
 
 def time_cluster(workers: int, calls: int) -> float:
-    """Return the makespan of so many calls, from the evidence to the table."""
+    """Return the makespan of a run, from the evidence to the table."""
     with (
         start_servers(workers, SLOTS, MS) as servers,
         start_cluster([server.url for server in servers]) as client,
     ):
-        label(client, workers * SLOTS)  # imports, connections
+        label(client, workers * SLOTS)  # warm up: imports, connections
         began_s = time.perf_counter()
         judged = label(client, calls)
         seconds = time.perf_counter() - began_s
@@ -82,7 +82,7 @@ def time_cluster(workers: int, calls: int) -> float:
 
 
 def label(client: Client, calls: int) -> int:
-    """Return how many sentences have a label after a run on the cluster."""
+    """Run on the cluster, and return the number of labeled sentences."""
     table = assess(
         TICKERS, evidence=make_evidence(calls), params={"max_sentences": calls}, client=client
     )
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--calls", type=int, default=800)
     args = parser.parse_args()
-    # A run asks for what it measures, and leaves nothing behind
+    # No answer comes from a journal, and none is left behind
     os.environ["URISK_JOURNAL"] = "off"
     try:
         check()

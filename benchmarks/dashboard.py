@@ -1,11 +1,11 @@
 """
 Measure what the dashboard costs: python benchmarks/dashboard.py [--seconds 60] [--rate 50] [--open]
 
-The same paced load over the fake Ollama (another process), in three kernels: without
-the dashboard, with it shown and looked at, and with it shown while nobody looks. They take turns,
-so that what else the machine does falls on all alike. Prints the kernel's processor time, the calls
-and their latency, what went to the browser, and the kernel's memory at the start, after a third and
-at the end. The browser is played by this program: it reads and counts, and draws nothing.
+Sends the same paced load to the fake Ollama (another process) from three kernels: without the
+dashboard, with a visible dashboard, and with a hidden one. They take turns, so that other load on
+the machine affects all alike. Prints the kernel's CPU time, the calls and their latency, what went
+to the browser, and the kernel's memory at the start, after a third and at the end. This program
+plays the browser: it reads and counts messages, and draws nothing.
 """
 
 from __future__ import annotations

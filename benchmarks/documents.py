@@ -1,9 +1,9 @@
 """
 Measure how a run grows with its documents: python benchmarks/documents.py [--notes 10000]
 
-Short notes are labeled by a scripted server (another process) that takes a known time for each, so
-the ideal is known. Annual reports are read and their sentences chosen, without a model. A server
-that answers at once shows how many calls a second the client and the server manage on one machine.
+A scripted server (another process) labels short notes in a fixed time each, so the ideal is known.
+Annual reports are read and their sentences chosen, without a model. A server that answers at once
+shows the highest call rate of client and server on one machine.
 """
 
 from __future__ import annotations

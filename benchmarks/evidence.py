@@ -1,7 +1,7 @@
 """
 The group `many` of benchmarks/performance.py: a folder of many annual reports, read for one run.
 
-benchmarks/many.py does the work, and prints more of it.
+benchmarks/many.py does the work, and prints more figures.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from records import Figure, Measured, Skipped
 
 
 def measure_many(*, quick: bool) -> Measured:
-    """Read many reports and choose their sentences; no model is asked."""
+    """Read many reports and choose their sentences, without a model."""
     if importlib.util.find_spec("many") is None:
-        raise Skipped("benchmarks/many.py is not there")
+        raise Skipped("benchmarks/many.py does not exist")
     import many
 
     filings, sentences = (6, 200) if quick else (100, 2_000)

@@ -1,9 +1,9 @@
 """
 Measure an annual report with real weights: python benchmarks/filing.py [--sentences 2000]
 
-A report of that many sentences (benchmarks/written.py) is read, its sentences are chosen, and the
-embedded engine's urisk-judge labels them, from the file to the row. Then the same again, which the
-journal answers. Needs the demo model: `urisk fetch-model`.
+A report of that many sentences (benchmarks/written.py) is read, its sentences are chosen, and
+urisk-judge in the embedded engine labels them. Then the same report again, with answers from the
+journal. Needs the demo model: `urisk fetch-model`.
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 Measure the choice of sentences, the alerts and the score: python benchmarks/filings.py --data DIR
 
 DIR has `filings/NAME.txt.gz`, `decisive.csv` (columns file, text, why) and `MANIFEST.csv` (columns
-file, distressed: yes, mild or no, note). The same may stand in `distress/`. Prints Markdown: how
-many of the listed statements, and of the facts (a file and what stands in `why` before the colon),
-are within the first 20, 40 and 60 chosen; what is asked and which alerts each filing has; seconds
-on this machine.
+file, distressed: yes, mild or no, note). `distress/` may have the same. Prints Markdown: how many
+of the listed statements, and of the facts (a file and the part of `why` before the colon), are
+among the first 20, 40 and 60 chosen; what is asked and which alerts each filing has; and the
+seconds.
 
 Then each filing's score and level, and how often a distressed filing stands above a healthy one. By
-default no model is asked: an *eager* reading gives each event its family's cap and each
-hypothetical a 3, so the table shows what the rules alone do. With --judge the embedded urisk-judge
-labels too, which takes minutes; its answers are kept in --cache, so that a second run is fast.
+default no model is used: an *eager* reading gives each event its family's cap and each hypothetical
+a 3, so the table shows the effect of the rules alone. With --judge, the embedded urisk-judge
+labels, too, which takes minutes; --cache keeps its answers, so that a second run is fast.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Filing:
 
 
 def read_filings(folder: Path, manifest: Path) -> list[Filing]:
-    """Return the filings of a folder, read as the product reads a file of a user."""
+    """Return the filings of a folder, read as urisk_nb reads a user's file."""
     known = {}
     with manifest.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -104,12 +104,12 @@ def read_statements(path: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def fold(text: str) -> str:
-    """Return the letters and digits of a text: white space and lost signs do not count."""
+    """Return the letters and digits of a text, without white space and punctuation."""
     return re.sub(r"\W+", "", text.lower())
 
 
 def is_found(statement: str, chosen: list[str]) -> bool:
-    """Tell whether a statement is in a chosen sentence, or a chosen sentence in it."""
+    """Return whether a chosen sentence contains a statement, or the reverse."""
     return any(statement in one or (len(one) > MIN_CHARS and one in statement) for one in chosen)
 
 
@@ -177,7 +177,7 @@ class Judge:
         self.manager: LLMManager | None = None
 
     def ask(self, question: Question) -> Reply:
-        """Return the answer that is known, else the judge's."""
+        """Return the cached answer, else the judge's."""
         key = f"{ADAPTER_SHA256[:12]} {question.key}"  # another judge is asked again
         if key not in self.known:
             if self.manager is None:
@@ -192,12 +192,12 @@ class Judge:
         return Reply(**{**stored, "logprobs": tokens})
 
     def save(self) -> None:
-        """Keep what was answered."""
+        """Save the answers."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.known), encoding="utf-8")
 
     def close(self) -> None:
-        """Keep what was answered, and stop the server."""
+        """Save the answers, and stop the server."""
         self.save()
         if self.manager is not None:
             self.manager.shutdown_sync()

@@ -1,9 +1,9 @@
 """
-A model server whose every answer takes the same time, as a program of its own: for measurements.
+A scripted model server for measurements, which takes the same time for every answer.
 
-It speaks Ollama's wire as far as a run needs it, on one loop without threads, so that it takes as
-little as it can of the processor that it shares with what is measured. It answers `slots` calls at
-a time, the others wait in order. It has no faults: `tests/flaky_server.py` has them.
+It is its own program, and implements the part of Ollama's API that a run needs. It uses one event
+loop without threads, to take little CPU time from what is measured. It answers `slots` calls at a
+time; the others wait in order. It never fails; for failures there is `tests/flaky_server.py`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n
 
 
 class Connection(asyncio.Protocol):
-    """One connection: requests as they come, whole."""
+    """A connection that parses whole requests."""
 
     def __init__(self, slots: Slots) -> None:
         self.slots, self.received = slots, b""
@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
 
 
 class Slots:
-    """The calls that are answered now, and those that wait."""
+    """The running calls and the queue."""
 
     def __init__(self, service_s: float, count: int) -> None:
         self.service_s, self.free, self.asked = service_s, count, 0
@@ -107,16 +107,16 @@ async def serve(service_s: float, count: int) -> None:
 
 
 def main(service_s: str, count: str) -> None:
-    # epoll waits whole milliseconds, select as long as it is told
+    # epoll rounds timeouts to milliseconds, select does not
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
     loop.run_until_complete(serve(float(service_s), int(count)))
 
 
-# Its owner ----------------------------------------------------------------------------------------
+# The process --------------------------------------------------------------------------------------
 
 
 class FixedTimeServer:
-    """The program, running."""
+    """A running server process."""
 
     def __init__(self, service_s: float, slots: int) -> None:
         command = [sys.executable, __file__, str(service_s), str(slots)]
@@ -125,7 +125,7 @@ class FixedTimeServer:
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
 
     def count_asked(self) -> int:
-        """Return how many chats it was sent so far."""
+        """Return how many chats it has received."""
         with urllib.request.urlopen(f"{self.url}/asked", timeout=5) as reply:
             return int(reply.read())
 

@@ -1,11 +1,10 @@
 """
-What the journal costs: one look-up among many answers, and whole runs with it and without, of
-calls and of prices alone.
+Measure what the journal costs: a look-up among many answers, and whole runs with and without it.
 
     python benchmarks/journal.py [answers] [calls] [tickers]
 
-The model is a function that takes 5 ms. Runs with and without are made in turn, and the best of
-each counts. The worst look-up is also given in processor time: the rest is a wait for the machine.
+The model is a function that takes 5 ms. Runs with and without a journal alternate, and the
+fastest of each counts. The slowest look-up is also given in CPU time, which excludes waiting.
 """
 
 import asyncio
@@ -38,7 +37,7 @@ class Answer(str):
 
 
 class Manager:
-    """As much of a manager as a run needs."""
+    """The part of a manager that a run needs."""
 
     model = judge = "model"
     engine, version, url, num_ctx = "ollama", "0", "http://127.0.0.1:1", 4096
@@ -108,7 +107,7 @@ def time_prices(journal, prices):
 
 
 def compare_prices(folder, tickers):
-    """Print what it costs to record the prices of many tickers."""
+    """Print the cost of recording the prices of many tickers."""
     moves = np.random.default_rng(1).standard_t(4, size=(DAYS, tickers)) * 0.01
     prices = pd.DataFrame(
         100 * np.cumprod(1 + moves, axis=0),

@@ -1,13 +1,13 @@
 """
 Measure a model's labels: python benchmarks/judge.py [--model M] [--url URL] [labels.csv]
 
-Prints, for whatever server answers, how many answers are valid, how many have the category and the
-severity of the labels, and what a sentence costs: tokens, seconds, new prompt tokens. Only first
-looks; the second looks of the table are asked where --second is given.
+Prints how many answers of the server are valid, how many have the right category and severity, and
+the cost per sentence: tokens, seconds, new prompt tokens. `--second` adds the second looks of the
+table.
 
 labels.csv is either `text,risk,severity` or, like the sixteen events of the package,
 `id,risk,direction,severity_min,severity_max` beside a file of the same name that starts with
-evidence_ instead of labels_ (columns id, text; its first sentence counts). `|` stands between
+evidence_ instead of labels_ (columns id, text; its first sentence counts). `|` separates
 labels that are both right. Without a file: the sixteen events. Accuracy is measured on labels that
 somebody made: use your own.
 """

@@ -1,8 +1,8 @@
 """
-Measure several kernels that ask one server at once: python benchmarks/kernels.py [--kernels 8]
+Measure several kernels on one server: python benchmarks/kernels.py [--kernels 8]
 
-Real kernels, each with a session of its own, run one `%%risk` at the same moment over one scripted
-server (another process) with 4 slots and 100 ms a call. Prints the seconds of each kernel, those of
+Real kernels, each with its own session, start one `%%risk` at the same moment on one scripted
+server (another process) with 4 slots and 100 ms per call. Prints the seconds of each kernel and of
 all, the ideal, and how much longer the last kernel takes than the first.
 """
 
@@ -48,7 +48,7 @@ def start_kernels(url: str, count: int, calls: int) -> list[Kernel]:
 
 
 def run_at_once(kernels: list[Kernel], calls: int) -> list[float]:
-    """Return the seconds of each kernel's cell; all begin at once."""
+    """Return the seconds of each kernel's cell; all start at once."""
     cell = RISK.format(tickers=", ".join(f"T{n}" for n in range(calls // SENTENCES)))
     barrier, seconds = threading.Barrier(len(kernels)), [0.0] * len(kernels)
 

@@ -1,10 +1,10 @@
 """
-Measure how fast all is gone when a kernel is killed, and whether a replay gives the same table:
+Measure how fast a server ends after its kernel, and whether a replay gives the same table:
 python benchmarks/lifetime.py [--rounds 3]
 
-Real kernels, each with a server of its own (the fake Ollama, which has a runner as Ollama has). The
-kernel is ended by SIGKILL, by SIGTERM and by a segmentation fault; the time is that until neither
-server nor runner runs. The replay is one of a run whose server is gone by then.
+Real kernels, each with its own server (the fake Ollama, which has a runner like Ollama). The kernel
+is ended by SIGKILL, SIGTERM and a segmentation fault; the time ends when neither server nor runner
+runs. The replayed run's server has stopped by then.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WAYS = {"SIGKILL": kill(signal.SIGKILL), "SIGTERM": kill(signal.SIGTERM), "segfa
 
 
 def time_end(way: str) -> float:
-    """Return the seconds from the end of a kernel to that of its server and runner."""
+    """Return the seconds from the end of a kernel to the end of its server and runner."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         lab = FakeOllamaEnv(Path(folder), Kernel)
         try:

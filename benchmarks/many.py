@@ -1,11 +1,11 @@
 """
 Measure a run with very much evidence: python benchmarks/many.py [--filings 300] [--sentences 2000]
 
-Writes a folder of generated annual reports, one a ticker, and runs `assess` over it in a process of
-its own, with a scripted server and a journal. Prints how long it takes until the first word of
-progress and in all, how long a pause between two of them is, the memory of the caller and of its
-workers, the seconds until an interrupt has ended, and what the same run asks again: nothing.
-`--no-ask` leaves the questions out, `--workers` sets URISK_WORKERS.
+Writes a folder of generated annual reports, one per ticker, and runs `assess` on it in its own
+process, with a scripted server and a journal. Prints the time until the first progress message and
+in total, the longest time between two messages, the memory of the caller and its workers, the time
+that an interrupt takes, and how many questions a second run asks (none). `--no-ask` skips the
+questions, `--workers` sets URISK_WORKERS.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ SERVICE_S = 0.002
 SLOTS = 16
 
 
-# The run, in a process of its own -----------------------------------------------------------------
+# The run, in its own process ----------------------------------------------------------------------
 
 
 class Progress:
-    """When something is said of the run, and how long nothing is."""
+    """The times of progress messages, and the longest time without one."""
 
     def __init__(self) -> None:
         self.began_s = self.last_s = time.monotonic()
@@ -54,7 +54,7 @@ class Progress:
 
 
 def read(tickers: list[str], folder: str, ask: bool) -> None:
-    """Open and label one run, and print what it took as one line of JSON."""
+    """Open and label one run, and print its figures as one line of JSON."""
     from urisk_nb import LLMManager
     from urisk_nb.session import label_sync, open_run
 
@@ -92,7 +92,7 @@ def get_peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
 
 
-# Around it ----------------------------------------------------------------------------------------
+# The measurement ----------------------------------------------------------------------------------
 
 
 def run_once(args: argparse.Namespace, folder: Path, env: dict[str, str]) -> subprocess.Popen[str]:
@@ -106,7 +106,7 @@ def run_once(args: argparse.Namespace, folder: Path, env: dict[str, str]) -> sub
 
 
 class WorkersMemory(threading.Thread):
-    """The most that all workers of a process have at once, and the most that one has."""
+    """The peak memory of all workers of a process together, and of a single one."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -139,7 +139,7 @@ def measure(args: argparse.Namespace, folder: Path, env: dict[str, str]) -> dict
 
 
 def interrupt(args: argparse.Namespace, folder: Path, env: dict[str, str], after_s: float) -> float:
-    """Return the seconds until an interrupt has ended the run; its workers are gone by then."""
+    """Return the seconds that an interrupt takes to end the run and its workers."""
     process = run_once(args, folder, env)
     time.sleep(after_s)
     workers = psutil.Process(process.pid).children()
@@ -159,7 +159,7 @@ def say(text: str) -> None:
 def describe(name: str, found: dict[str, float]) -> None:
     say(
         f"{name}: first progress after {found['first']:.2f} s, read after {found['reading']:.1f} s "
-        f"(at most {found['quiet_reading']:.2f} s between two words), all {found['all']:.1f} s"
+        f"(at most {found['quiet_reading']:.2f} s between two messages), all {found['all']:.1f} s"
     )
     say(
         f"  {found['mb_text']:.0f} MB of text, {found['chosen']:,.0f} sentences chosen; caller "

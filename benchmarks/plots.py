@@ -68,7 +68,7 @@ def draw_all(results: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def show_plainly(axes: Axes, *, x: Sequence[float] | None = None, is_log: bool = True) -> None:
-    """Use plain numbers on the axes, 1,000 in place of 10^3; a tick at each `x` where given."""
+    """Use plain numbers on the axes, 1,000 instead of 10^3, with a tick at each `x` if given."""
     if is_log:
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -98,7 +98,7 @@ def draw_dashed(axes: Axes, x: Sequence[float], y: Sequence[float], label: str) 
 
 
 def draw_growth(axes: Axes, curve: Curve | None, title: str, x: str, y: str) -> None:
-    """A curve on two logarithmic axes, with its ideal, or a line of what is proportional."""
+    """Draw a curve on two logarithmic axes, with its ideal or a proportional line."""
     axes.set_title(title, loc="left")
     if curve is None:
         say_missing(axes)
@@ -131,7 +131,7 @@ OVERHEADS = {
 
 
 def draw_overheads(drawing: Drawing, figures: Figures, _: Curves) -> None:
-    """What each client adds to the time of raw httpx, with the spread of the rounds."""
+    """Draw the overhead of each client over raw httpx, with the spread of the rounds."""
     axes = drawing.subplots()
     for place, key in enumerate(OVERHEADS.values()):
         if (figure := figures.get(key)) is None:
@@ -154,14 +154,14 @@ def draw_overheads(drawing: Drawing, figures: Figures, _: Curves) -> None:
 
 
 def draw_prices(drawing: Drawing, _: Figures, curves: Curves) -> None:
-    """How a table without a model grows with tickers and with history."""
+    """Draw the time of a table without a model over tickers and over history."""
     left, right = drawing.subplots(1, 2)
     draw_growth(left, curves.get("tickers"), "Tickers", "tickers", "processor time, s")
     draw_growth(right, curves.get("history"), "History", "days", "processor time, s")
 
 
 def draw_documents(drawing: Drawing, _: Figures, curves: Curves) -> None:
-    """How a run grows with its documents."""
+    """Draw the time of a run over its documents."""
     left, right = drawing.subplots(1, 2)
     draw_growth(left, curves.get("notes"), "Short notes, labeled", "notes", "time, s")
     title = "Annual reports: read, sentences chosen"
@@ -169,7 +169,7 @@ def draw_documents(drawing: Drawing, _: Figures, curves: Curves) -> None:
 
 
 def draw_servers(drawing: Drawing, _: Figures, curves: Curves) -> None:
-    """Calls a second over servers, and over the workers of a cluster."""
+    """Draw the call rate over servers, and over workers of a cluster."""
     panels = {"servers": "One session, several servers", "cluster": "A cluster of workers"}
     for axes, (key, title) in zip(drawing.subplots(1, 2), panels.items(), strict=True):
         axes.set_title(title, loc="left")
@@ -186,7 +186,7 @@ def draw_servers(drawing: Drawing, _: Figures, curves: Curves) -> None:
 
 
 def draw_kernels(drawing: Drawing, _: Figures, curves: Curves) -> None:
-    """Several kernels that ask one server at once."""
+    """Draw the times of several kernels on one server."""
     axes = drawing.subplots()
     last, first = curves.get("kernels last"), curves.get("kernels first")
     if last is None or first is None:

@@ -1,12 +1,12 @@
 """
-Measure how long several servers take for the calls of one run, beside the ideal and beside raw
-httpx: python benchmarks/pool.py [--servers 2] [--slots 4] [--calls 2000] [--ms 100] [--rounds 1]
+Measure the calls of one run on several servers against the ideal and raw httpx:
+python benchmarks/pool.py [--servers 2] [--slots 4] [--calls 2000] [--ms 100] [--rounds 1]
 
-Each server is a scripted one (another process, no model) that answers `slots` calls at a time,
-each in a fixed time. The ideal is calls x time / (servers x slots). As many raw workers of httpx
-send the same requests, in turns with the runs. Prints the makespans, their ratios to the ideal and
-the processor time of this process; fails where a call was lost or asked twice. One server
-(`--servers 1 --slots 8`) shows what is not the pool's.
+Each server is scripted (another process, no model) and answers `slots` calls at a time, each in a
+fixed time. The ideal is calls x time / (servers x slots). Raw httpx sends the same requests with as
+many workers, alternating with the runs. Prints the makespans, their ratios to the ideal, and the
+CPU time of this process; fails if a call was lost or sent twice. A single server (`--servers 1
+--slots 8`) shows the overhead without the pool.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 class Cost(NamedTuple):
-    """Seconds of a run by the clock, and of this process's processor time."""
+    """Wall-clock and CPU seconds of this process for a run."""
 
     wall_s: float
     cpu_s: float
@@ -63,14 +63,14 @@ def make_evidence(calls: int) -> list[dict[str, str]]:
 
 
 def label(manager: LLMManager, calls: int) -> tuple[Cost, int]:
-    """Return what the calls of a run cost, and how many sentences have a label."""
+    """Return the cost of a run's calls, and the number of labeled sentences."""
     run = open_run(TICKERS, evidence=make_evidence(calls), params={"max_sentences": calls})
     cost = measure(lambda: label_sync(run, manager))
     return cost, int(run.table()["judged"].sum())
 
 
 def ask_raw(urls: Sequence[str], slots: int, bodies: Sequence[bytes]) -> Cost:
-    """Return what the same requests cost with `slots` raw workers at each server."""
+    """Return the cost of the same requests with `slots` httpx workers per server."""
 
     async def main() -> Cost:
         async with contextlib.AsyncExitStack() as stack:
@@ -103,12 +103,12 @@ def describe(name: str, costs: Sequence[Cost], ideal_s: float, calls: int) -> st
     cpu_ms = 1e3 * statistics.median(cost.cpu_s for cost in costs) / calls
     return (
         f"{name:<10} {wall_s:.2f} s, {wall_s / ideal_s:.3f} of the ideal; "
-        f"{cpu_ms:.2f} ms of processor time a call"
+        f"{cpu_ms:.2f} ms of CPU time per call"
     )
 
 
 class Makespans(NamedTuple):
-    """What the same calls cost by urisk_nb and by raw httpx, in turns, a round each."""
+    """The costs of the same calls with urisk_nb and raw httpx, one per round."""
 
     ours: list[Cost]
     raw: list[Cost]
@@ -116,11 +116,11 @@ class Makespans(NamedTuple):
 
 
 def time_calls(servers: int, slots: int, calls: int, ms: float, rounds: int = 1) -> Makespans:
-    """Return the makespans of so many calls; end the program where one was lost or asked twice."""
+    """Return the makespans; exit if a call was lost or sent twice."""
     with start_servers(servers, slots, ms) as started:
         urls = [server.url for server in started]
         manager = LLMManager.initialize_sync(url=urls, parallel=servers * slots)
-        label(manager, servers * slots)  # imports, connections
+        label(manager, servers * slots)  # warm up: imports, connections
         (first,) = (one.body for one in manager.calls.records if make_text(0).encode() in one.body)
         bodies = [first.replace(make_text(0).encode(), make_text(n).encode()) for n in range(calls)]
         found = Makespans([], [], [])

@@ -1,10 +1,11 @@
 """
-The metrics of a table, beside a metric library that is called column by column, in the same run.
+Measure the metrics of a table against a metric library that is called column by column.
 
 Run: OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/quant.py [--repeat 5]
+
 Two shapes: 500 tickers x 2,520 days and 10,000 tickers x 252 days. A ratio above 1 means that the
-library takes longer. The library computes seven figures a column; ours has in its time all columns
-of the table, the dates, the checks, the flags and the frame.
+library takes longer. The library computes seven figures per column; the time of urisk_nb includes
+all columns of the table, the dates, the checks, the flags and the frame.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def make_table(frame: pd.DataFrame, benchmark: str | None) -> object:
 
 
 def time_cpu(work: Callable[[], object]) -> float:
-    """Return the seconds of processor time that the work takes."""
+    """Return the CPU seconds that the work takes."""
     began_s = time.process_time()
     work()
     return time.process_time() - began_s
@@ -160,7 +161,7 @@ def measure_prices(*, quick: bool) -> Measured:
 
 
 def time_table(tickers: int, days: int) -> float:
-    """Return the least processor time of three tables."""
+    """Return the smallest CPU time of three tables."""
     frame = walk(tickers, days)
     make_table(frame, None)
     return min(time_cpu(lambda: make_table(frame, "T0")) for _ in range(3))

@@ -1,9 +1,9 @@
 """
-What a benchmark hands over: figures, each beside its anchor, and curves.
+The results of a benchmark: figures, each with its anchor, and curves.
 
-A figure has an anchor where something else does the same work in the same run: raw httpx, another
-client, a library, or the ideal time. Ours and the anchor take turns, round by round, so that what
-else the machine does falls on both. The ratio is the median over the rounds, and its spread stays.
+A figure has an anchor if something else does the same work in the same run: raw httpx, another
+client, a library, or the ideal time. urisk_nb and the anchor alternate round by round, so that
+other load on the machine affects both. The ratio is the median over the rounds; its spread is kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class Skipped(Exception):
-    """Why a group, or a part of it, was not measured here; the text stands in the page."""
+    """Why a group was not measured on this machine; the page shows the text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +24,8 @@ class Figure:
     """
     One measured value.
 
-    `unit` is ``x`` for a ratio; then `ours` and `anchor` are the seconds that it is made of. `low`
-    and `high` are the least and the greatest of the rounds.
+    `unit` is ``x`` for a ratio; then `ours` and `anchor` are its two times in seconds. `low` and
+    `high` are the smallest and the largest value of the rounds.
     """
 
     value: float
@@ -40,7 +40,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """How something grows: `y` over `x`, and what it ideally were where that is known."""
+    """A curve: `y` over `x`, with the ideal `y` if that is known."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -50,19 +50,19 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """All that one group measured; `notes` say what was left out, and why."""
+    """The results of a group; `notes` say what was left out, and why."""
 
     figures: Mapping[str, Figure] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     def encode(self) -> dict[str, Any]:
-        """Return what a JSON file has of it."""
+        """Return the content for a JSON file."""
         return asdict(self)
 
 
 def decode(content: Mapping[str, Any]) -> Measured:
-    """Return what was encoded."""
+    """Return the results from the content of a JSON file."""
     return Measured(
         figures={name: Figure(**one) for name, one in content["figures"].items()},
         curves={name: Curve(**one) for name, one in content["curves"].items()},
@@ -79,9 +79,9 @@ def time_of(work: Callable[[], object]) -> float:
 
 def take_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """
-    Return what each way says in each round.
+    Run each function once per round, and return the results of each.
 
-    Every other round goes backwards, so that no way is always the one after a certain other.
+    Every other round runs in reverse order, so that no function always follows the same one.
     """
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
@@ -91,7 +91,7 @@ def take_turns(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
 
 
 def compare(ours: Sequence[float], anchor: Sequence[float], conditions: str) -> Figure:
-    """Return the ratio of what took turns: the median of the rounds, and their spread."""
+    """Return the median ratio over the rounds, with its spread."""
     ratios = [mine / theirs for mine, theirs in zip(ours, anchor, strict=True)]
     return Figure(
         value=statistics.median(ratios),
@@ -106,7 +106,7 @@ def compare(ours: Sequence[float], anchor: Sequence[float], conditions: str) -> 
 
 
 def summarize(values: Sequence[float], unit: str, conditions: str) -> Figure:
-    """Return the median of what several rounds gave, and their spread."""
+    """Return the median over the rounds, with its spread."""
     return Figure(
         value=statistics.median(values),
         unit=unit,

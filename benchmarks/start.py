@@ -1,9 +1,9 @@
 """
 Measure what `%load_ext urisk_nb` costs: python benchmarks/start.py [--rounds 9]
 
-Each round is a Python of its own with an IPython shell. It loads the extension, and another one
-imports pandas, which a notebook with prices does anyway. Prints both times, and which heavy
-packages the extension has imported: there should be none.
+Each round starts a new Python with an IPython shell, which loads the extension, and another one
+that imports pandas, as a notebook with prices does anyway. Prints both times, and which heavy
+packages the extension has imported; there should be none.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """
 Measure what the client costs over raw httpx: python benchmarks/wire.py [--tickers 500] [--rounds 3]
 
-One scripted server (another process) answers the same bytes to all, in turns. Prints ratios of
-times:
-`generate` and `stream` of 100 tokens at 5 ms each, and `assess` of so many tickers with 4
-sentences, 4 calls in flight and 100 ms a reply, against as many raw workers that send the same
-requests; and the same for ollama-python and langchain-ollama, where they are installed. With
+One scripted server (another process) sends the same bytes to all clients, which take turns. Prints
+ratios of times to raw httpx: `generate` and `stream` of 100 tokens at 5 ms each, and `assess` with
+4 sentences per ticker, 4 calls in flight and 100 ms per reply, against as many workers that send
+the same requests. It also measures ollama-python and langchain-ollama if they are installed. With
 --profile, prints where the event loop's thread spends its time in one `assess`.
 """
 

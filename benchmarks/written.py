@@ -1,8 +1,8 @@
 """
-Documents that nobody filed, for measuring: annual reports of the sentences that were written for
-the training of urisk-judge (training/sentences), and short notes.
+Generate documents for measurements: annual reports and short notes.
 
-The sentences are of the length and the kinds that filings have; companies and figures are made up.
+They consist of the sentences that were written to train urisk-judge (training/sentences). Length
+and kinds of the sentences are those of filings; companies and figures are invented.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """
-Runs about six companies, on a cluster and in this process, and what of their tables is compared.
+Runs about six companies, on a cluster and in this process, and how their tables are compared.
 """
 
 import threading
@@ -10,12 +10,12 @@ from harness import eventually
 from urisk_nb import LLMManager, assess
 
 TICKERS = [f"T{number}" for number in range(6)]
-# Measured, or made anew by each run
+# Measured, or new in each run
 NOT_COMPARED = ["run_id", "latency_s"]
 
 
 def write_news(count, others=()):
-    """Numbered sentences, and others in place of some of them."""
+    """Numbered sentences, some of them replaced."""
     texts = [f"Sentence number {number} is about a fine." for number in range(count)]
     for number, text in dict(others).items():
         texts[number] = text
@@ -28,7 +28,7 @@ def compared(table):
 
 
 def assess_locally(url, evidence, **given):
-    """The table of a run in this process, whose session is closed again."""
+    """The table of a run in this process."""
     manager = LLMManager.initialize_sync(url=url, parallel=4)
     try:
         return assess(TICKERS, evidence=evidence, **given)
@@ -37,7 +37,7 @@ def assess_locally(url, evidence, **given):
 
 
 def when(condition, do):
-    """Do something in another thread as soon as a condition holds; the thread."""
+    """Act in another thread as soon as a condition holds; returns the thread."""
 
     def wait():
         eventually(condition, 40)

@@ -10,18 +10,18 @@ from multiprocessing import resource_tracker
 import pytest
 from distributed import Client, LocalCluster
 
-# multiprocessing starts it with the first worker and keeps it: it is no leak of a test
+# multiprocessing starts it with the first worker and keeps it: not a leak of a test
 resource_tracker.ensure_running()
 
 
 @contextlib.contextmanager
 def open_cluster(count, **environment):
     """
-    Start workers with one thread each, and these variables; gives a client. A worker has four calls
-    in flight unless the variables say more.
+    Start workers with one thread each and these environment variables, and yield a client. A worker
+    has four calls in flight by default.
     """
     with pytest.MonkeyPatch.context() as patch:
-        # A server that ends stays away: none is started in its place
+        # A server that ends is not replaced
         default = {"URISK_PARALLEL": "4", "OLLAMA_AUTO_START": "0"}
         for name, value in {**default, **environment}.items():
             patch.setenv(name, value)
@@ -46,7 +46,7 @@ def list_pids(client):
 
 
 def set_variables(client, of_workers):
-    """Give each worker variables of its own; a worker that is started again has none of them."""
+    """Set environment variables on each worker; a restarted worker does not have them."""
 
     def take(given):
         import os
@@ -74,7 +74,7 @@ def list_uninterruptible(client):
 
 
 def list_patched(client):
-    """The workers that cannot stand still under Dask's profiler."""
+    """The workers that are safe from the profiler deadlock of Python 3.11."""
 
     def is_patched():
         import sys

@@ -18,29 +18,29 @@ UriskError
         ServerStartFailed                 it was started and ended, or never became ready
             ProgramBroken (OSError)       the program cannot be run at all
             HomeNotWritable (PermissionError)  it cannot write its keys and models
-            ServerCrashLoop               it was started again and again, and ended each time
-        ServerTooOld                      its version lacks what we need
+            ServerCrashLoop               it ended after each of several restarts
+        ServerTooOld                      its version is not supported
         PortTaken                         something else answers at the address
-        AccessDenied (PermissionError)    a login is wanted, or the one sent is not accepted
+        AccessDenied (PermissionError)    a login is required, or yours was rejected
         TlsFailed (ConnectionError)       no https: the certificate is refused, or there is no TLS
         ServerOwnedByOtherUser (PermissionError)  the server belongs to another person's account
         ServerNotManaged (PermissionError)  only a server started here may be stopped
         ServerConnectionLost (ConnectionError)  the connection broke before the first token
-        ClusterLost (ConnectionError)     no connection to the scheduler, or no worker is there
-        WorkerLost (ConnectionError)      workers of a cluster ended while they asked one question
-        WorkersDiffer                     a worker lacks urisk_nb, or has another version or Python
+        ClusterLost (ConnectionError)     no connection to the scheduler, or no worker
+        WorkerLost (ConnectionError)      workers of a cluster ended during one call
+        WorkersDiffer                     a worker has no urisk_nb, or another version or Python
         StreamInterrupted (ConnectionError)  it broke later; carries the partial text
         ServerTimeout (TimeoutError)      silent for longer than the limit
-        ServerHung (TimeoutError)         takes connections and answers nothing
-        CircuitOpen (ConnectionError)     it failed several times and is left alone
+        ServerHung (TimeoutError)         accepts connections but does not answer
+        CircuitOpen (ConnectionError)     it failed repeatedly, so calls are paused
         ServerBusy                        its queue is full (503)
-        NotSupportedByServer              this kind of server has no such thing (pull, unload, ...)
+        NotSupportedByServer              this kind of server lacks the feature (pull, unload, ...)
         RunnerCrashed                     the process that holds the model ended
         OutOfMemory (MemoryError)         memory ran out
             ModelTooLarge                 the model cannot fit on this machine
         ServerInternalError               any other 5xx
         BadRequest (ValueError)           the server does not accept the request (4xx)
-        ProtocolError                     the reply is not what Ollama says
+        ProtocolError                     the reply does not follow the protocol
     ModelError
         ModelNotFound (LookupError)       the server has no such model
         ModelNameInvalid (ValueError)     no model can have this name
@@ -51,7 +51,7 @@ UriskError
         CloudModelBlocked (PermissionError)  a cloud model: the text would leave this machine
         ContextExceeded (ValueError)      the prompt is longer than the context window
         AnswerIncomplete                  the stream ended without its last object
-        AnswerInvalid (ValueError)        the answer is not what a schema wants; carries its text
+        AnswerInvalid (ValueError)        the answer does not fit a schema; carries its text
 
 Imports only the rule for text that is safe to print, so that every layer may raise and catch.
 """
@@ -262,15 +262,15 @@ class ServerConnectionLost(ServerError, ConnectionError):
 
 
 class ClusterLost(ServerError, ConnectionError):
-    """The scheduler of a cluster cannot be reached, or it has no worker that answers."""
+    """The scheduler of a cluster does not answer, or no worker can answer."""
 
 
 class WorkerLost(ServerError, ConnectionError):
-    """The workers of a cluster that asked this question ended; another may end, too."""
+    """Workers of a cluster ended during this call, which may be the cause."""
 
 
 class WorkersDiffer(ServerError):
-    """Workers of a cluster lack urisk_nb, or have another version of it or of Python."""
+    """Workers of a cluster have no urisk_nb, or another version of it or of Python."""
 
 
 class StreamInterrupted(ServerError, ConnectionError):
@@ -293,7 +293,7 @@ class ServerTimeout(ServerError, TimeoutError):
 
 
 class ServerHung(ServerError, TimeoutError):
-    """The server takes connections and answers nothing, not even what its version is."""
+    """The server accepts connections but does not answer, not even what its version is."""
 
 
 class CircuitOpen(ServerError, ConnectionError):

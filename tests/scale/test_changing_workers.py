@@ -1,6 +1,6 @@
 """
-Workers that come in the middle of a run on a cluster, sessions that are ended under it, and callers
-that are killed. The answers are SCRIPTED.
+Workers that join during a run on a cluster, sessions that end during it, and callers that are
+killed. The answers are SCRIPTED.
 """
 
 import os
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 @pytest.fixture
 def start_server(tmp_path):
-    """Start servers that answer four at once, each with its own log."""
+    """Start servers with four slots, each with its own log."""
     started = []
 
     def start(**given):
@@ -40,7 +40,7 @@ def start_server(tmp_path):
 
 
 def tell_when(condition, do):
-    """A callback of a run that does something once, as soon as a condition holds."""
+    """A progress callback that acts once, as soon as a condition holds."""
     done = []
 
     def tell(_):
@@ -51,10 +51,10 @@ def tell_when(condition, do):
     return tell
 
 
-def hold_while_one_comes(server, client, is_enough):
+def suspend_while_worker_joins(server, client, is_enough):
     """
-    A callback of a run that starts another worker when some questions were asked, and holds the
-    server until enough has come of it.
+    A progress callback that starts another worker after some questions, and suspends the server
+    until the worker has done enough.
     """
     steps = []
 
@@ -70,8 +70,8 @@ def hold_while_one_comes(server, client, is_enough):
     return tell
 
 
-def test_a_worker_that_comes_later_takes_part(start_server, monkeypatch):
-    """With its own server, and with as many calls in flight as both answer."""
+def test_a_worker_that_joins_later_takes_part(start_server, monkeypatch):
+    """It uses its own server; the calls in flight are those of both servers."""
     first, second = start_server(service_s=0.15, slots=1), start_server()
     news = write_news(120)
     with open_cluster(1, OLLAMA_URL=first.url, URISK_PARALLEL="1") as client:
@@ -87,10 +87,8 @@ def test_a_worker_that_comes_later_takes_part(start_server, monkeypatch):
 
 
 @pytest.mark.parametrize("why", ["its version", "its model"])
-def test_a_worker_that_comes_later_and_does_not_fit_is_named(
-    start_server, monkeypatch, journal, why
-):
-    """Under the table, and also where the run is shown again; it is asked nothing."""
+def test_a_worker_that_joins_later_and_differs_is_named(start_server, monkeypatch, journal, why):
+    """Under the table, also after a replay; it gets no question."""
     sessions, left_out = [], cluster.ClusterSession.list_left_out
     begin = cluster.ClusterSession.__init__
     monkeypatch.setattr(
@@ -109,7 +107,7 @@ def test_a_worker_that_comes_later_and_does_not_fit_is_named(
         monkeypatch.setattr(cluster, "find_differences", find)
     with open_cluster(1, OLLAMA_URL=first.url) as client:
         monkeypatch.setenv("OLLAMA_URL", second.url)
-        tell = hold_while_one_comes(first, client, lambda: bool(left_out(sessions[0])))
+        tell = suspend_while_worker_joins(first, client, lambda: bool(left_out(sessions[0])))
         table = assess(TICKERS, evidence=write_news(60), client=client, on_progress=tell)
     assert second.asked() == []
     (note,) = (one for one in table.report.meta["messages"]["*"] if "took no part" in one)
@@ -118,8 +116,8 @@ def test_a_worker_that_comes_later_and_does_not_fit_is_named(
     assert shown.report.meta["messages"]["*"] == table.report.meta["messages"]["*"]
 
 
-def test_sessions_that_are_ended_in_the_middle_begin_again(start_server):
-    """What was under way is sent again."""
+def test_sessions_that_end_during_a_run_start_again(start_server):
+    """In-flight questions are sent again."""
     server, news = start_server(), write_news(72)
     with open_cluster(2, OLLAMA_URL=server.url) as client:
         tell = tell_when(lambda: len(server.asked()) > 16, lambda: release(client))
@@ -132,7 +130,7 @@ def test_sessions_that_are_ended_in_the_middle_begin_again(start_server):
 
 
 class Poison(WorkerPlugin):
-    """Workers end when they ask about one sentence, also those that are started in their place."""
+    """Every worker that asks about one sentence is killed, also replacements."""
 
     def setup(self, worker):
         import os
@@ -151,8 +149,8 @@ class Poison(WorkerPlugin):
         steps.answer = answer
 
 
-def test_a_sentence_with_which_workers_end_is_left_without_a_label(start_server):
-    """After two of them, and one more that asked it alone; every other one gets its label."""
+def test_a_sentence_that_crashes_workers_stays_without_a_label(start_server):
+    """After two workers, and a third that got it alone; every other sentence gets its label."""
     server, news = start_server(), write_news(36, {7: "This one is poison."})
     with open_cluster(3, OLLAMA_URL=server.url) as client:
         client.register_plugin(Poison(), name="poison")
@@ -172,8 +170,8 @@ assess(TICKERS, evidence=write_news(180), client=Client(sys.argv[1]))
 """
 
 
-def test_a_caller_that_is_killed_leaves_nothing_under_way(start_server):
-    """Its batches end, and nothing more is begun."""
+def test_a_killed_caller_leaves_no_call_running(start_server):
+    """Its batches finish, and no other starts."""
     server = start_server()
     with open_cluster(2, OLLAMA_URL=server.url) as client:
         caller = subprocess.Popen(

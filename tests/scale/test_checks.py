@@ -1,6 +1,6 @@
 """
-What is refused before a question is asked: clients, workers and models that do not fit. Schedulers
-and workers are real processes; what the servers answer is SCRIPTED.
+Unsuitable clients, workers and models are refused before the first question. Schedulers and workers
+are real processes; the answers are SCRIPTED.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ NEWS = write_news(6)
 
 @pytest.fixture(scope="module")
 def client():
-    """Two workers that have no server, for the tests of a module."""
+    """Two workers without a server, shared by the tests of this module."""
     with open_cluster(2, OLLAMA_URL="http://127.0.0.1:9") as made:
         yield made
 
 
 @pytest.fixture
 def servers(tmp_path):
-    """Start servers, each with a digest of its model."""
+    """Start servers whose models have the given digests."""
     started = []
 
     def start(*digests):
@@ -60,7 +60,7 @@ def never(*_):
 
 
 def report(worker, **changes):
-    """What a worker says of its versions, with changes."""
+    """The versions that a worker reports, with changes."""
     python = ".".join(map(str, (*sys.version_info[:3], "final", 0)))
     found = {"python": python, "urisk_nb": "0.1.0", **changes}
     return {
@@ -77,8 +77,8 @@ def report(worker, **changes):
         (SimpleNamespace(scheduler_address="tcp://a:1"), "a SimpleNamespace", "cluster"),
     ],
 )
-def test_what_is_no_client_is_refused_before_anything_is_read(given, seen, call):
-    """The error says in a few words what was given, and how to create a client."""
+def test_other_objects_are_refused_as_a_client(given, seen, call):
+    """Before anything is read; the error says what was given and how to create a client."""
     with pytest.raises(InputError) as caught:
         assess("AAA", prices=never, client=given)
     assert caught.value.message == f"client is {seen}, not a Dask client."
@@ -86,7 +86,7 @@ def test_what_is_no_client_is_refused_before_anything_is_read(given, seen, call)
 
 
 def test_a_client_beside_a_manager_is_refused(client):
-    """Only one of them can answer."""
+    """Only one of them can be used."""
 
     class Manager:
         ask = None
@@ -96,7 +96,7 @@ def test_a_client_beside_a_manager_is_refused(client):
 
 
 def test_an_asynchronous_client_and_a_closed_one_are_refused(client):
-    """Both before anything is read; the fix says what to give."""
+    """Both before anything is read; the fix says what to use instead."""
 
     async def give_asynchronous():
         async with Client(
@@ -114,7 +114,7 @@ def test_an_asynchronous_client_and_a_closed_one_are_refused(client):
 
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
-    """Nobody has a client then, but a shell has an address."""
+    """A shell has an address even if distributed is not installed."""
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(PackageMissing) as caught:
         assess("AAA", prices=never, client="tcp://127.0.0.1:8786")
@@ -131,7 +131,7 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
     ids=["python", "version", "none"],
 )
 def test_a_worker_that_differs_is_named(client, monkeypatch, changes, seen, fix):
-    """Before the plugin is sent there, where it could not be read; the other worker fits."""
+    """Before the plugin is sent there, where it could not be unpickled."""
     one, other = client.nthreads()
 
     async def get_versions(*_, **__):
@@ -148,7 +148,7 @@ def test_a_worker_that_differs_is_named(client, monkeypatch, changes, seen, fix)
 
 
 def test_real_workers_report_what_is_compared(client):
-    """The same words that the test above makes up."""
+    """In the form that the test above makes up."""
     found = client.get_versions(packages=["urisk_nb"])["workers"]
     assert len(found) == 2
     assert checks.find_differences(found) == {}
@@ -162,7 +162,7 @@ def test_many_workers_that_differ_are_counted():
 
 
 def test_servers_of_other_models_are_refused(client, servers):
-    """By the digest, before any sentence is asked."""
+    """By the digest, before the first question."""
     first, second = servers("aaaa1111", "bbbb2222")
     set_variables(
         client,
@@ -181,7 +181,7 @@ def test_servers_of_other_models_are_refused(client, servers):
 
 
 def test_a_cluster_without_a_server_says_what_each_worker_saw(client):
-    """As a session without one does."""
+    """As a session without a server does."""
     set_variables(
         client,
         {worker: {"OLLAMA_URL": "http://127.0.0.1:9"} for worker in client.nthreads()},
@@ -194,7 +194,7 @@ def test_a_cluster_without_a_server_says_what_each_worker_saw(client):
 
 
 def test_a_setting_of_a_worker_that_cannot_be_used_names_the_worker(client):
-    """It stands in the environment of the worker, not here."""
+    """The setting is in the worker's environment, not in this one."""
     worker, *_ = client.nthreads()
     set_variables(client, {worker: {"OLLAMA_TIMEOUT": "soon"}})
     with pytest.raises(SettingsError, match=rf"the worker {worker}: OLLAMA_TIMEOUT is 'soon'"):
@@ -203,7 +203,7 @@ def test_a_setting_of_a_worker_that_cannot_be_used_names_the_worker(client):
 
 
 def test_workers_in_this_process_are_refused():
-    """They would take the place of this process's own session."""
+    """They would replace the session of this process."""
     with (
         LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -213,8 +213,8 @@ def test_workers_in_this_process_are_refused():
     assert "LocalCluster(processes=True)" in caught.value.fix
 
 
-def test_a_cluster_without_workers_is_waited_for_and_named(monkeypatch):
-    """The error says how to start some."""
+def test_a_cluster_without_workers_gets_time_and_then_fails(monkeypatch):
+    """The error says how to start workers."""
     monkeypatch.setattr(jobs, "WORKERS_WAIT_S", 0.3)
     with (
         open_cluster(0) as client,
@@ -224,8 +224,8 @@ def test_a_cluster_without_workers_is_waited_for_and_named(monkeypatch):
     assert "cluster.scale(2)" in caught.value.fix
 
 
-def test_a_cluster_that_adapts_starts_its_first_worker(servers):
-    """A task is given to it, since it starts workers for tasks alone."""
+def test_an_adaptive_cluster_starts_its_first_worker(servers):
+    """It gets a task, since it only starts workers for tasks."""
     (server,) = servers("d1")
     with open_cluster(0, OLLAMA_URL=server.url) as client:
         client.cluster.adapt(minimum=0, maximum=1, interval="100ms")

@@ -1,6 +1,6 @@
 """
 A run on a Dask cluster gives the table of a local one. Schedulers and workers are real processes;
-what the servers answer is SCRIPTED.
+the answers are SCRIPTED.
 """
 
 import json
@@ -31,7 +31,7 @@ ANY = {"contains": "", "answer": {"risk": "legal", "severity": 2}}
 
 @pytest.fixture
 def server(tmp_path):
-    """A server that answers four at once."""
+    """A server with four slots."""
     made = FlakyServer(tmp_path, service_s=0.03, slots=4)
     yield made
     made.kill()
@@ -40,7 +40,7 @@ def server(tmp_path):
 @pytest.mark.parametrize("count", [2, 4])
 def test_a_cluster_gives_the_local_table(server, count):
     """
-    Row by row, with sentences that fail in three ways, and as often asked as in a local run.
+    Row by row, with three kinds of failing sentences, and with as many questions as a local run.
     """
     news = write_news(48, {5: f"It {BOOM}.", 13: f"It {REFUSED}.", 20: f"He {BABBLE}."})
     with open_cluster(count, OLLAMA_URL=server.url) as client:
@@ -57,7 +57,7 @@ def test_a_cluster_gives_the_local_table(server, count):
 
 @pytest.fixture(scope="module")
 def two_models():
-    """A server of two models that disagree about some sentences."""
+    """A server with two models that disagree about some sentences."""
     rules = [
         {"model": "qwen2.5:latest", "contains": "number 3 ", "answer": SEVERE},
         {"contains": "", "answer": {"risk": "legal", "severity": 2}},
@@ -73,7 +73,7 @@ def two_models():
 
 @pytest.fixture(scope="module")
 def client(two_models):
-    """Two workers beside that server, for the tests of a module."""
+    """Two workers on the host of that server, shared by the tests of this module."""
     with open_cluster(2, OLLAMA_URL=two_models.url) as made:
         yield made
 
@@ -88,7 +88,7 @@ def client(two_models):
     ids=["two judges", "a query", "calibrated"],
 )
 def test_judges_queries_and_priors_are_the_same(two_models, client, given):
-    """The table, its findings and what it records of the judges."""
+    """The table, its findings, and the record of the judges."""
     news = write_news(24)
     on_cluster = assess(TICKERS, evidence=news, client=client, **given)
     local = assess_locally(two_models.url, news, **given)
@@ -98,8 +98,8 @@ def test_judges_queries_and_priors_are_the_same(two_models, client, given):
     assert on_cluster.report.meta["kappa"] == local.report.meta["kappa"]
 
 
-def test_a_run_and_its_journal_answer_each_other(two_models, client, journal):
-    """A local run asks nothing that a cluster was asked, and the other way round."""
+def test_cluster_and_local_runs_share_the_journal(two_models, client, journal):
+    """A local run asks nothing that a cluster run asked, and vice versa."""
     news = write_news(24)
     on_cluster = assess(TICKERS, evidence=news, client=client)
     assert on_cluster["cached"].sum() == 0
@@ -112,14 +112,14 @@ def test_a_run_and_its_journal_answer_each_other(two_models, client, journal):
     pd.testing.assert_frame_equal(pd.DataFrame(shown), pd.DataFrame(on_cluster))
 
 
-def test_workers_cannot_stand_still_under_a_profiler(client):
-    """The bug of Python 3.11 that tests/scale/test_thread_frames.py shows."""
+def test_workers_are_patched_against_the_profiler_deadlock(client):
+    """See tests/scale/test_thread_frames.py for the bug of Python 3.11."""
     assess(TICKERS, evidence=write_news(6), client=client)
     assert list_patched(client) == {*client.nthreads()}
 
 
-def test_a_run_has_as_many_calls_in_flight_as_it_asks_for(fake_ollama_with, client):
-    """On one server with four places six, if the run says so; and two, if it says that."""
+def test_parallel_sets_the_calls_in_flight(fake_ollama_with, client):
+    """On one server with four slots: two, the default four, and six."""
     rules = [{"contains": "", "answer": {"risk": "legal", "severity": 2}, "first_ms": 40}]
     server = fake_ollama_with({"slots": 16, "rules": rules})
     set_variables(client, {worker: {"OLLAMA_URL": server.url} for worker in client.nthreads()})
@@ -129,8 +129,8 @@ def test_a_run_has_as_many_calls_in_flight_as_it_asks_for(fake_ollama_with, clie
         assert server.counters()["peak_in_flight"] == peak
 
 
-def test_settings_of_the_caller_go_with_the_run(fake_ollama_with, client, monkeypatch):
-    """Those of the call; where the server is, the worker knows."""
+def test_settings_of_the_caller_are_forwarded(fake_ollama_with, client, monkeypatch):
+    """Those of the calls; the address of the server is the worker's."""
     server = fake_ollama_with({"models": ["llama3.1", "qwen2.5"], "rules": [ANY]})
     set_variables(client, {worker: {"OLLAMA_URL": server.url} for worker in client.nthreads()})
     monkeypatch.setenv("OLLAMA_MODEL", "qwen2.5")
@@ -149,8 +149,8 @@ def run_cell(line, **names):
     return magics.MAGICS["risk"](shell, args, ", ".join(TICKERS))
 
 
-def test_a_cell_and_a_shell_name_a_cluster(two_models, client, tmp_path, capsys, monkeypatch):
-    """By the variable that holds its client, and by the address of its scheduler."""
+def test_a_cell_and_a_shell_can_use_a_cluster(two_models, client, tmp_path, capsys, monkeypatch):
+    """By a variable with its client, and by the address of its scheduler."""
     set_variables(client, {one: {"OLLAMA_URL": two_models.url} for one in client.nthreads()})
     assert set(run_cell("--client cluster", cluster=client)["status"]) == {"ok"}
     monkeypatch.setattr(signal, "signal", lambda *_: None)
@@ -163,8 +163,8 @@ def test_a_cell_and_a_shell_name_a_cluster(two_models, client, tmp_path, capsys,
     assert "--url was given with --scheduler" in capsys.readouterr().err
 
 
-def test_a_cell_says_what_is_no_client(monkeypatch):
-    """Before anything is read; the fix fits a cell."""
+def test_a_cell_refuses_other_variables_as_a_client(monkeypatch):
+    """Before anything is read; the fix works in a cell."""
     with pytest.raises(InputError, match="--client: there is no variable 'cluster'") as caught:
         run_cell("--client cluster")
     assert caught.value.fix == "assign it in a cell above: cluster = ..."
@@ -174,8 +174,8 @@ def test_a_cell_says_what_is_no_client(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["gpu-box", "tcp://gpu-box", "http://gpu-box:8786", ""])
-def test_what_is_no_address_of_a_scheduler_is_refused(address, capsys):
-    """At once, in two lines: Dask itself would go on for ten seconds, and write a traceback."""
+def test_other_texts_are_refused_as_a_scheduler_address(address, capsys):
+    """At once, in two lines: Dask itself would try for ten seconds and write a traceback."""
     began_s = time.monotonic()
     assert cli.main(["risk", "T0", "--scheduler", address, "--evidence", "x.csv"]) == 1
     assert time.monotonic() - began_s < 5
@@ -184,7 +184,7 @@ def test_what_is_no_address_of_a_scheduler_is_refused(address, capsys):
     assert "Fix: give its host and port, such as tcp://host:8786" in error
 
 
-def test_a_scheduler_that_is_not_there_is_named(tmp_path):
+def test_a_missing_scheduler_is_named(tmp_path):
     """Before anything is read."""
     (tmp_path / "news.csv").write_text(write_news(6).to_csv(index=False))
     words = ("risk", *TICKERS, "--evidence", str(tmp_path / "news.csv"))

@@ -1,6 +1,6 @@
 """
-A scheduler that ends in the middle of a run. In a file of its own: Dask's own workers take half a
-minute to see it, and the cluster waits for them.
+A scheduler that ends during a run. In its own file, because Dask's workers take half a minute to
+notice, and the cluster waits for them.
 """
 
 import pytest
@@ -21,8 +21,8 @@ def server(tmp_path):
     made.kill()
 
 
-def test_a_scheduler_that_ends_is_waited_for_and_then_named(server, monkeypatch):
-    """As long as the settings say; what was done is kept."""
+def test_a_run_waits_for_a_lost_scheduler_and_then_fails(server, monkeypatch):
+    """It waits as long as the settings say, and keeps the rows so far."""
     monkeypatch.setenv("URISK_OUTAGE_WAIT", "0.2")
     with open_cluster(1, OLLAMA_URL=server.url) as client:
         ended = when(

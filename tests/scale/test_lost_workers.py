@@ -1,6 +1,6 @@
 """
-Workers, servers and connections that end in the middle of a run on a cluster, and a run that is
-stopped: what is lost, and what is asked again. The answers are SCRIPTED.
+Workers, servers and connections that end during a run on a cluster, and runs that are stopped: what
+is lost, and what is asked again. The answers are SCRIPTED.
 """
 
 import os
@@ -24,7 +24,7 @@ IN_FLIGHT = 8  # two batches, each of as many as the server answers at once
 
 @pytest.fixture
 def start_server(tmp_path):
-    """Start servers that answer four at once, each with its own log."""
+    """Start servers with four slots, each with its own log."""
     started = []
 
     def start(**given):
@@ -38,8 +38,8 @@ def start_server(tmp_path):
         server.kill()
 
 
-def find_askers(client):
-    """The processes that have a session, which are those that ask a server."""
+def find_sessions(client):
+    """The worker processes that have a session, and so query a server."""
 
     def has_session():
         from urisk_nb import LLMManager
@@ -51,9 +51,9 @@ def find_askers(client):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_worker_that_is_killed_costs_what_was_under_way(start_server, count):
+def test_a_killed_worker_costs_its_in_flight_questions(start_server, count):
     """
-    Another worker asks, or the one that the nanny starts in its place; the table is the local one.
+    Another worker or the nanny's replacement asks them; the table equals the local one.
     """
     server, news = start_server(), write_news(72)
     with open_cluster(
@@ -62,7 +62,7 @@ def test_a_worker_that_is_killed_costs_what_was_under_way(start_server, count):
     ) as client:
         killed = when(
             lambda: count_answers(server) > 20,
-            lambda: os.kill(*find_askers(client), signal.SIGKILL),
+            lambda: os.kill(*find_sessions(client), signal.SIGKILL),
         )
         on_cluster = assess(TICKERS, evidence=news, client=client)
         killed.join()
@@ -76,7 +76,7 @@ def test_a_worker_that_is_killed_costs_what_was_under_way(start_server, count):
 
 
 def test_two_servers_share_the_work_and_one_may_end(start_server):
-    """Each has its own worker. Questions of one that is killed go to the other; it comes back."""
+    """Each has its own worker. If one is killed, its questions go to the other; it comes back."""
     first, second = start_server(), start_server()
     news = write_news(120)
     with open_cluster(2) as client:
@@ -100,7 +100,7 @@ def test_two_servers_share_the_work_and_one_may_end(start_server):
 
 
 def test_a_client_that_loses_its_scheduler_submits_again(start_server):
-    """The connection breaks in the middle; the client connects again, and the run goes on."""
+    """The connection breaks during a run; the client reconnects, and the run continues."""
     server, news = start_server(), write_news(72)
     with open_cluster(
         2,
@@ -124,7 +124,7 @@ def test_a_client_that_loses_its_scheduler_submits_again(start_server):
 def test_a_client_that_is_closed_ends_the_run_and_the_rest_is_asked_later(
     start_server, journal, monkeypatch, no_pauses
 ):
-    """What was answered is in the table and in the journal; another client asks what is left."""
+    """The answers are in the table and the journal; another client asks the rest."""
     monkeypatch.setenv("URISK_OUTAGE_WAIT", "0.2")
     server, news = start_server(), write_news(72)
     with open_cluster(
@@ -149,7 +149,7 @@ def test_a_client_that_is_closed_ends_the_run_and_the_rest_is_asked_later(
 
 
 def test_an_interrupt_stops_the_calls_on_the_servers(fake_ollama_with):
-    """The prompt is back within a second, and the servers are told to stop."""
+    """The prompt is back within a second, and the servers stop generating."""
     rules = [{"contains": "", "answer": {"risk": "legal", "severity": 2}, "first_ms": 20_000}]
     server = fake_ollama_with({"slots": 4, "rules": rules})
     with open_cluster(
@@ -212,7 +212,7 @@ def test_an_interrupt_of_the_cell_leaves_the_workers_of_its_own_cluster(
 
 
 def test_a_server_that_a_worker_started_ends_with_the_worker(tmp_path):
-    """Its guardian sees that the worker was killed, as it does for a kernel."""
+    """Its guardian notices that the worker was killed, as it does for a kernel."""
     from fake_ollama_env import FakeOllamaEnv, gone
 
     lab = FakeOllamaEnv(tmp_path, None)
@@ -222,6 +222,6 @@ def test_a_server_that_a_worker_started_ends_with_the_worker(tmp_path):
         assert set(table["status"]) == {"ok"}
         processes = lab.processes()
         assert all(map(alive, processes))
-        (pid,) = find_askers(client)
+        (pid,) = find_sessions(client)
         os.kill(pid, signal.SIGKILL)
         gone(processes, within_s=5)

@@ -1,5 +1,5 @@
 """
-Evidence that the workers of a cluster read: what comes back is what this process would choose.
+Evidence that a cluster's workers read: they choose what this process would choose.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ SENTENCE = "In its year {n} the court found that the company owes a fine of {n} 
 
 
 def write_reports(count=300):
-    """A long report of each company, no two of them alike."""
+    """A long report per company, all different."""
     texts = ["".join(SENTENCE.format(n=n * 7 + k) for n in range(count)) for k in range(6)]
     return pd.DataFrame(zip(TICKERS, texts, strict=True), columns=["ticker", "text"])
 
 
 def assess_here(reports):
-    """The table of this process, which has read nothing of it before."""
+    """The table of this process, without cached selections."""
     process_state.forget(packed_cache.NAME)
     return assess(TICKERS, evidence=reports, params=NO_MODEL)
 
@@ -43,7 +43,7 @@ def client():
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    """One report a batch, none is read here but the first, and none was read before."""
+    """One report per batch, only the first is read locally, and the cache is empty."""
     process_state.forget(packed_cache.NAME)
     monkeypatch.setattr(reading, "LOCAL_S", 0.0)
     monkeypatch.setattr(reading, "BATCH_CHARS", 1)
@@ -51,7 +51,7 @@ def small_batches(monkeypatch):
 
 @pytest.fixture
 def sent(monkeypatch):
-    """The batches that were sent, and what came back."""
+    """The batches that were sent, and their results."""
     found, receive = [], reading._ClusterReader._receive
 
     def note(self, batch, future):
@@ -67,7 +67,7 @@ def sent(monkeypatch):
 
 
 def test_workers_choose_what_this_process_would(client, sent):
-    """The table and the counts of sentences; each report but the first is read there."""
+    """The table and the sentence counts are equal; the workers read all reports but the first."""
     reports = write_reports()
     there = assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
     here = assess_here(reports)
@@ -85,15 +85,15 @@ def test_workers_choose_what_this_process_would(client, sent):
     pd.testing.assert_frame_equal(compared(again), compared(here))
 
 
-def test_little_evidence_is_read_here(client, sent, monkeypatch):
-    """The way is not worth it, and the cluster is not touched."""
+def test_little_evidence_is_read_locally(client, sent, monkeypatch):
+    """Sending it would take longer, so the cluster is not used."""
     monkeypatch.setattr(reading, "LOCAL_S", 60.0)
     assess(TICKERS, evidence=write_reports(3), params=NO_MODEL, client=client)
     assert sent == []
 
 
-def test_a_batch_that_fails_on_a_worker_is_read_here(client, sent, monkeypatch):
-    """Whatever the cause: the table is the same."""
+def test_a_batch_that_fails_on_a_worker_is_read_locally(client, sent, monkeypatch):
+    """For any cause; the table is the same."""
 
     def fail(content):
         raise MemoryError("seen on the worker")
@@ -107,7 +107,7 @@ def test_a_batch_that_fails_on_a_worker_is_read_here(client, sent, monkeypatch):
 
 
 def test_workers_that_differ_are_refused_before_documents_are_sent(client, monkeypatch):
-    """As before a question."""
+    """As before the first question."""
 
     def find(workers):
         return dict.fromkeys(workers, "has no urisk_nb")
@@ -118,7 +118,7 @@ def test_workers_that_differ_are_refused_before_documents_are_sent(client, monke
 
 
 def test_a_worker_that_is_killed_while_it_reads_costs_a_batch(monkeypatch, tmp_path):
-    """Dask begins the batch again on another worker."""
+    """Dask runs the batch again on another worker."""
     mark, select = str(tmp_path / "mark"), reading.select_batch
 
     def die_once(content):

@@ -1,9 +1,9 @@
 """
-The tasks and selections of `selection`, packed for another process or another machine.
+Pickle the tasks and selections of `selection` for another process or machine.
 
-A task is packed whole. A selection is packed without the documents and the families of its task:
-they are named by their places, and whoever unpacks it puts the caller's own ones there. So no text
-of a document travels back. The bytes are pickles: unpack those of your own workers only.
+A task is pickled whole. A selection is pickled without the documents and families of its task: it
+refers to them by position, and unpickling inserts the caller's objects. So no document text is sent
+back. Unpickle bytes from your own workers only.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ __all__ = [
 ]
 
 PROTOCOL = 5
-MAX_FAMILIES = 4  # files of families that are kept unpacked: to compile them takes a while
-MAX_SHARED = 500  # shared documents whose sentences a worker keeps
+MAX_FAMILIES = 4  # family files that are kept compiled
+MAX_SHARED = 500  # shared documents whose sentences a worker caches
 
 FAMILIES, DOCUMENT, FAMILY = "families", "document", "family"
 
 
 def encode_task(task: SelectionTask) -> bytes:
-    """Return a task as bytes, the texts of its documents included."""
+    """Return a task as bytes, with the texts of its documents."""
     buffer = io.BytesIO()
     _TaskPickler(buffer, PROTOCOL).dump(task)
     return buffer.getvalue()
 
 
 def decode_task(data: bytes) -> SelectionTask:
-    """Return the task again. Tasks with equal families share them, compiled once a process."""
+    """Return the task; tasks with equal families share them, compiled once per process."""
     task: SelectionTask = _TaskUnpickler(io.BytesIO(data)).load()
     return task
 
@@ -63,20 +63,20 @@ def encode_selection(selection: EvidenceSelection, task: SelectionTask) -> bytes
 
 def decode_selection(data: bytes, task: SelectionTask) -> EvidenceSelection:
     """
-    Return the selection again.
+    Return the selection.
 
     Parameters
     ----------
     task
-        An equal one to that which the selection was made of: its documents and families are those
-        of the selection, the very objects.
+        The task of the selection, or an equal one; the selection refers to its documents and
+        families.
     """
     selection: EvidenceSelection = _SelectionUnpickler(io.BytesIO(data), task).load()
     return selection
 
 
 def select_bytes(data: bytes) -> bytes:
-    """Do a task that comes as bytes, and return its selection as bytes: what a worker calls."""
+    """Run a task given as bytes on a worker, and return its selection as bytes."""
     task = decode_task(data)
     return encode_selection(select_evidence(task, _keep_shared()), task)
 
@@ -91,27 +91,27 @@ def _keep_shared() -> Split:
 
 
 class _TaskPickler(pickle.Pickler):
-    """Packs the families once for all tasks, as a pickle of their own."""
+    """Pickles the families once for all tasks, as a separate pickle."""
 
     def persistent_id(self, obj: Any) -> tuple[str, bytes] | None:
         if type(obj) is tuple and obj and type(obj[0]) is Family:
-            return FAMILIES, _pack_families(obj)
+            return FAMILIES, _pickle_families(obj)
         return None
 
 
 class _TaskUnpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> tuple[Family, ...]:
-        return _unpack_families(pid[1])
+        return _unpickle_families(pid[1])
 
 
 @functools.lru_cache(MAX_FAMILIES)
-def _pack_families(families: tuple[Family, ...]) -> bytes:
+def _pickle_families(families: tuple[Family, ...]) -> bytes:
     return pickle.dumps(families, PROTOCOL)
 
 
 @functools.lru_cache(MAX_FAMILIES)
-def _unpack_families(data: bytes) -> tuple[Family, ...]:
-    families: tuple[Family, ...] = pickle.loads(data)  # noqa: S301  of `_pack_families`
+def _unpickle_families(data: bytes) -> tuple[Family, ...]:
+    families: tuple[Family, ...] = pickle.loads(data)  # noqa: S301  from `_pickle_families`
     return families
 
 
@@ -119,15 +119,15 @@ def _unpack_families(data: bytes) -> tuple[Family, ...]:
 
 
 class _SelectionPickler(pickle.Pickler):
-    """Names documents and families by their places in the task."""
+    """Refers to documents and families by their positions in the task."""
 
     def __init__(self, buffer: io.BytesIO, task: SelectionTask) -> None:
         super().__init__(buffer, PROTOCOL)
-        self._documents = _Places(_list_documents(task))
-        self._families = _Places(_list_families(task))
+        self._documents = _Positions(_list_documents(task))
+        self._families = _Positions(_list_families(task))
 
     def persistent_id(self, obj: Any) -> tuple[str, int] | None:
-        kind = type(obj)  # asked of each object: two comparisons
+        kind = type(obj)  # called for every object, so it is kept short
         if kind is Document:
             return DOCUMENT, self._documents.find(obj)
         if kind is Family:
@@ -141,24 +141,24 @@ class _SelectionUnpickler(pickle.Unpickler):
         self._known = {DOCUMENT: _list_documents(task), FAMILY: _list_families(task)}
 
     def persistent_load(self, pid: Any) -> Document | Family:
-        kind, place = pid
-        found: Document | Family = self._known[kind][place]
+        kind, position = pid
+        found: Document | Family = self._known[kind][position]
         return found
 
 
-class _Places:
-    """Finds the place of an object, or of an equal one: a shared document may be another task's."""
+class _Positions:
+    """The positions of objects; an equal one also counts, as a shared document may be a copy."""
 
     def __init__(self, objects: Iterable[Any]) -> None:
         self._objects = tuple(objects)
-        self._by_id = {id(one): place for place, one in enumerate(self._objects)}
+        self._by_id = {id(one): position for position, one in enumerate(self._objects)}
 
     def find(self, wanted: Any) -> int:
-        place = self._by_id.get(id(wanted))
-        if place is None:
-            # Each sentence names its document: it is compared once. It lives while it is pickled
-            place = self._by_id[id(wanted)] = self._objects.index(wanted)
-        return place
+        position = self._by_id.get(id(wanted))
+        if position is None:
+            # Compared once; the id stays valid while the object is being pickled
+            position = self._by_id[id(wanted)] = self._objects.index(wanted)
+        return position
 
 
 def _list_documents(task: SelectionTask) -> tuple[Document, ...]:
