@@ -68,6 +68,17 @@ def test_a_flag_has_its_sentence(table):
     assert "short_backtest: " in repr(tests)
 
 
+def test_a_reason_is_told_whole():
+    """What is missing of an episode is no use without its end."""
+    frame = walk(columns=("AAA", "BBB"))
+    frame["BBB"] = frame["BBB"].where(frame.index < "2022-04-10")
+    losses = assess("BBB", prices=frame, stress="fall=2022-03-01:2022-04-29").stress()
+    reason = losses["reason"][0]
+    assert reason.endswith("the prices cover 2022-03-01 to 2022-04-08.")
+    assert reason in repr(losses)
+    assert reason in losses._repr_html_()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_a_frame_with_the_values_as_computed(table, name):
     """For code nothing changes: it is the frame of the report."""
