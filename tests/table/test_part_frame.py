@@ -45,6 +45,7 @@ def test_fractions_are_per_cent_to_the_right(table):
         assert "text-align:right" in cells[name][0]
         assert shown in repr(losses)
     assert cells["start"][1] == "2022-03-01"
+    assert "white-space:nowrap" in cells["start"][0], "else it takes two lines"
     assert "text-align:left" in cells["ticker"][0]
 
 
