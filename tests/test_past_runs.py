@@ -425,6 +425,14 @@ def test_a_record_that_is_gone_is_named(journal):
 # History ------------------------------------------------------------------------------------------
 
 
+def test_the_history_shows_each_hash_whole():
+    """It is there to be copied; texts stand on the left, as in the other frames of the package."""
+    make_run()
+    frame = history()
+    assert frame.loc[0, "hash"] in frame._repr_html_()
+    assert "text-align:left" in frame._repr_html_()
+
+
 def test_the_history_is_a_frame_with_the_newest_first():
     first = make_run()
     second = make_run(params={"judge": ("one", "two")})

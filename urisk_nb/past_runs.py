@@ -359,6 +359,8 @@ def history() -> pd.DataFrame:
     """
     import pandas as pd
 
+    from urisk_nb.table.exports import ExportFrame
+
     with open_journal() as store:
         found = store.get_named(START, JUDGES, END)
     rows = [_describe_run(run, records) for run, records in found.items() if START in records]
@@ -366,7 +368,8 @@ def history() -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(names))
     frame["when"] = pd.to_datetime(frame["when"], utc=True)
     # Several runs may begin within a second; they were recorded one after the other
-    return frame[::-1].sort_values("when", ascending=False, kind="stable").reset_index(drop=True)
+    newest_first = frame[::-1].sort_values("when", ascending=False, kind="stable")
+    return ExportFrame(newest_first.reset_index(drop=True))
 
 
 def _describe_run(run: str, records: Records) -> dict[str, Any]:

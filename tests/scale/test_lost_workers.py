@@ -3,8 +3,11 @@ Workers, servers and connections that end during a run on a cluster, and runs th
 is lost, and what is asked again. The answers are SCRIPTED.
 """
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -209,6 +212,29 @@ def test_an_interrupt_of_the_cell_leaves_the_workers_of_its_own_cluster(
     assert "not-there" in failed.error
     assert "Compute Failed" not in failed.text(), "Dask's log of what the error says"
     machine.good("client.close()\ncluster.close()")
+
+
+def test_an_interrupt_in_a_terminal_ends_dask_worker(start_server):
+    """Its nanny hears it, and takes the worker along."""
+    server = start_server()
+    dask = [sys.executable, "-m", "distributed.cli.dask_worker"]
+    with open_cluster(0, OLLAMA_URL=server.url) as client:
+        terminal = subprocess.Popen(
+            [*dask, client.scheduler.address, "--nthreads", "1", "--no-dashboard"],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            client.wait_for_workers(1, timeout=30)
+            assert set(assess(TICKERS, evidence=write_news(6), client=client)["status"]) == {"ok"}
+            (pid,) = list_pids(client).values()
+            os.killpg(terminal.pid, signal.SIGINT)
+            terminal.wait(20)
+            eventually(lambda: not alive(pid), 5, "the end of the worker")
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(terminal.pid, signal.SIGKILL)
+            terminal.wait(5)
 
 
 def test_a_server_that_a_worker_started_ends_with_the_worker(tmp_path):

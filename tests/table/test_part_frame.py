@@ -45,6 +45,7 @@ def test_fractions_are_per_cent_to_the_right(table):
         assert "text-align:right" in cells[name][0]
         assert shown in repr(losses)
     assert cells["start"][1] == "2022-03-01"
+    assert "white-space:nowrap" in cells["start"][0], "else it takes two lines"
     assert "text-align:left" in cells["ticker"][0]
 
 
@@ -66,6 +67,17 @@ def test_a_flag_has_its_sentence(table):
     tests = table.backtest()
     assert WARNINGS["short_backtest"] in tests._repr_html_()
     assert "short_backtest: " in repr(tests)
+
+
+def test_a_reason_is_told_whole():
+    """What is missing of an episode is no use without its end."""
+    frame = walk(columns=("AAA", "BBB"))
+    frame["BBB"] = frame["BBB"].where(frame.index < "2022-04-10")
+    losses = assess("BBB", prices=frame, stress="fall=2022-03-01:2022-04-29").stress()
+    reason = losses["reason"][0]
+    assert reason.endswith("the prices cover 2022-03-01 to 2022-04-08.")
+    assert reason in repr(losses)
+    assert reason in losses._repr_html_()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -63,7 +63,7 @@ border-bottom:1px solid var(--jp-border-color2,#d0d0d0);background:none;font-wei
 vertical-align:top}
 .urisk.urisk table thead th,.urisk.urisk table tbody th{color:var(--jp-ui-font-color2,#616161)}
 .urisk.urisk table .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-.urisk.urisk .alert{border-left:.3em solid #b45309;background:rgba(180,83,9,.12);
+.urisk.urisk .alert{border:0;border-left:.3em solid #b45309;background:rgba(180,83,9,.12);
 padding:.25em .7em;margin:.3em 0}
 .urisk.urisk .alert.error{border-color:#c22020;background:rgba(194,32,32,.12)}
 .urisk.urisk .alert.note{border-color:#5b7aa6;background:rgba(91,122,166,.12)}

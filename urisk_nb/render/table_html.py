@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from urisk_nb.render.escaping import escape_html
@@ -113,6 +114,8 @@ def _cell(column: Column, value: Any) -> str:
         return f'<td style="{CELL}">{mark}{escape_html(sign + remark)}</td>'
     if isinstance(value, str) and (column.name == "top_quote" or len(text) > 40):
         return f'<td style="{_WIDE}"><bdi>{escape_html(cut(text, MAX_CELL_CHARS))}</bdi></td>'
+    if isinstance(value, date):
+        style += ";white-space:nowrap"  # a line ends at a hyphen, too
     return f'<td style="{style}">{escape_html(text)}</td>'
 
 

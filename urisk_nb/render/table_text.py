@@ -13,6 +13,7 @@ from urisk_nb.render.portfolio_line import render_portfolio_text
 from urisk_nb.render.table_changes import render_changes_text
 from urisk_nb.render.table_content import (
     DASH,
+    MAX_REASON_CHARS,
     MAX_ROWS,
     Column,
     TableContent,
@@ -97,7 +98,8 @@ def _grid(content: TableContent, width: int) -> list[str]:
 def _cell(column: Column, value: Any, numbers: Mapping[str, str]) -> str:
     if column.name == "warnings" and isinstance(value, list):
         return " ".join(numbers[code] for code in value)
-    return cut(format_value(column.name, value), MAX_CELL_CHARS)
+    most = MAX_REASON_CHARS if column.name == "reason" else MAX_CELL_CHARS
+    return cut(format_value(column.name, value), most)
 
 
 def _alerts(content: TableContent, width: int) -> list[str]:
