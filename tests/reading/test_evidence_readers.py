@@ -164,6 +164,36 @@ def test_of_two_runs_at_once_one_has_workers(eager, seen, folder):
     assert seen == [2, 2]
 
 
+def test_an_interrupt_while_workers_are_opened_or_ended_costs_no_later_run_its_own(
+    eager, folder, monkeypatch
+):
+    """The place for workers is free again, wherever the interrupt falls."""
+    opened = []
+
+    class Pool(evidence_readers.WorkerPool):
+        where = "open"
+
+        def __init__(self, size):
+            opened.append(size)
+            if self.where == "open":
+                raise KeyboardInterrupt
+            super().__init__(size)
+
+        def _kill_all(self):
+            super()._kill_all()
+            if self.where == "end":
+                type(self).where = ""
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(evidence_readers, "WorkerPool", Pool)
+    for Pool.where in ("open", "end"):
+        with pytest.raises(KeyboardInterrupt):
+            open_run(TICKERS, evidence=str(folder))
+    Pool.where = ""
+    open_run(TICKERS, evidence=str(folder))
+    assert opened == [2, 2, 2]
+
+
 def test_a_file_for_each_ticker_is_read_by_workers_too(eager, seen, folder, monkeypatch):
     """A table, a text and what is missing are read as ever beside it."""
     (folder / "rows.csv").write_text("text\nIt fell.\n")

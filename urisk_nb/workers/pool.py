@@ -67,6 +67,11 @@ class WorkerPool:
 
     A task is held by at most one worker, and few are taken ahead: memory does not grow with the
     number of tasks. A task whose worker dies is given to another one, and at last done here.
+
+    Attributes
+    ----------
+    is_closed
+        Whether `close` was called.
     """
 
     def __init__(self, size: int) -> None:
@@ -76,7 +81,7 @@ class WorkerPool:
         self._idle: list[_Worker] = []
         self._workers: set[_Worker] = set()
         self._deaths = 0  # since a worker last did what it was asked
-        self._is_closed = False
+        self.is_closed = False
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -113,12 +118,18 @@ class WorkerPool:
 
     def close(self) -> None:
         """End the workers, whatever they do, and wait until they are gone."""
+        try:
+            self.is_closed = True
+            self._kill_all()
+        finally:
+            self._kill_all()  # an interrupt in the middle of it leaves none of them
+            self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _kill_all(self) -> None:
         with self._lock:
-            self._is_closed = True
-            workers, self._workers = self._workers, set()
+            workers = [*self._workers]
         for one in workers:
             one.kill()
-        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _submit(
         self, function: Callable[..., bytes | None], *given: object
@@ -158,7 +169,7 @@ class WorkerPool:
     def _take(self) -> _Worker | None:
         """Return a worker that is free, or a new one; None where there can be none."""
         with self._lock:
-            if self._is_closed:
+            if self.is_closed:
                 return None
             if self._idle:
                 return self._idle.pop()
@@ -184,7 +195,7 @@ class _Worker:
     def __init__(self) -> None:
         flags = sum(getattr(subprocess, name, 0) for name in _WINDOWS_FLAGS)
         self._process = subprocess.Popen(  # noqa: S603  this Python
-            [sys.executable, "-I", worker.__file__],
+            [_find_python(), "-I", worker.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -208,6 +219,7 @@ class _Worker:
         """
         if not self._is_greeted:  # not where it was started: it may be gone by now
             worker.write_frame(self._requests, pickle.dumps(list(sys.path)))
+            worker.skip_greeting(self._replies)
             self._is_greeted = True
         worker.write_frame(self._requests, pickle.dumps((function, data)))
         reply = worker.read_frame(self._replies)
@@ -221,6 +233,12 @@ class _Worker:
         for stream in (self._requests, self._replies):
             with contextlib.suppress(OSError, ValueError):
                 stream.close()
+
+
+def _find_python() -> str:
+    """Return the program to start; nothing where Python is part of another program."""
+    is_own = not getattr(sys, "frozen", False)  # such a program would be started once more
+    return (sys.executable or "") if is_own else ""
 
 
 def _finish(job: Job[Task, Result], task: Task, future: Future[bytes | None]) -> Result:
