@@ -9,6 +9,7 @@ import time
 
 import pandas as pd
 import pytest
+from distributed.comm import CommClosedError
 
 from cluster_runs import TICKERS, assess_locally, compared, count_answers, when, write_news
 from dask_cluster import list_pids, open_cluster, set_variables
@@ -16,6 +17,8 @@ from flaky_server import FlakyServer
 from harness import alive, eventually
 from urisk_nb import assess
 from urisk_nb.errors import ClusterLost
+from urisk_nb.scale import cluster
+from urisk_nb.scale.jobs import Jobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -73,6 +76,48 @@ def test_a_worker_that_is_killed_costs_what_was_under_way(start_server, count):
     pd.testing.assert_frame_equal(
         compared(on_cluster).drop(columns="attempts"), compared(local).drop(columns="attempts")
     )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("at", ["list_versions", "ask_workers", "install", "run"])
+def test_a_worker_that_is_killed_as_a_run_begins_is_replaced(start_server, monkeypatch, at, count):
+    """
+    By another one, or by that of its nanny; at once, though the scheduler may try to reach it.
+    """
+    server, begin, left = start_server(), getattr(Jobs, at), [True]
+
+    async def kill_first(self, *args, **given):
+        if left:
+            left.pop()
+            os.kill(pids[min(pids)], signal.SIGKILL)
+        return await begin(self, *args, **given)
+
+    monkeypatch.setattr(Jobs, at, kill_first)
+    with open_cluster(count, OLLAMA_URL=server.url) as client:
+        pids = list_pids(client)
+        began_s = time.monotonic()
+        table = assess(TICKERS, evidence=write_news(12), client=client)
+        took_s = time.monotonic() - began_s
+    assert set(table["status"]) == {"ok"}
+    assert took_s < 15
+
+
+def test_a_cluster_whose_workers_all_end_at_the_start_says_so(start_server, monkeypatch):
+    """Nobody came in their place."""
+    server, ask = start_server(), Jobs.ask_workers
+    monkeypatch.setattr(cluster, "REPLACED_S", 0.3)
+
+    async def lose(self, *args, workers, **given):
+        found = await ask(self, *args, workers=workers, **given)
+        return {one: CommClosedError("gone") for one in found}
+
+    monkeypatch.setattr(Jobs, "ask_workers", lose)
+    with (
+        open_cluster(1, OLLAMA_URL=server.url) as client,
+        pytest.raises(ClusterLost, match=r"no worker of the cluster at .* can be asked") as caught,
+    ):
+        assess(TICKERS, evidence=write_news(6), client=client)
+    assert "could not be reached (CommClosedError)" in caught.value.message
 
 
 def test_two_servers_share_the_work_and_one_may_end(start_server):

@@ -54,6 +54,7 @@ __all__ = ["ClusterSession"]
 
 AWAY = (*LEAVES, ClusterLost, WorkerLost)  # what takes a server out
 MAX_LOST = 2  # workers that one question may have ended, before it is asked alone
+REPLACED_S = 15.0  # until another worker asks in place of one that ended: a nanny starts it
 
 T = TypeVar("T")
 
@@ -119,6 +120,7 @@ class ClusterSession:
         self._looks: dict[ClusterServer, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_due = False  # the queue is about to be handed out
+        self._is_back = asyncio.Event()  # a server may be asked, for the first time or again
         self._session_id = secrets.token_hex(8)  # names answers of a model without a digest
 
     # Start ----------------------------------------------------------------------------------------
@@ -167,10 +169,13 @@ class ClusterSession:
         if differences := find_differences(await self._jobs.list_versions()):
             raise build_differences_error(differences)
         for address, place in (await self._describe(workers)).items():
-            if isinstance(place, Exception):
+            if isinstance(place, OSError):  # it ended just now
+                self.left_out[address] = _describe_unreached(place)
+            elif isinstance(place, Exception):
                 raise _name_worker(place, address)
-            _check_place(place)
-            self._add_worker(address, place)
+            else:
+                _check_place(place, address)
+                self._add_worker(address, place)
         await self._jobs.install()
         await self._each(self._welcome)
         lead = self._lead
@@ -195,13 +200,28 @@ class ClusterSession:
         return server
 
     async def _each(self, action: Callable[[ClusterServer], Awaitable[T]]) -> list[T]:
-        """Return what an action gives on each server that is not away; one that fails is left out.
+        """
+        Return what an action gives on each server that is not away; one that fails is left out.
+
+        Where all fail since their workers end, another worker of a host does it, or one that comes
+        in place of these.
 
         Raises
         ------
         UriskError
             Every server failed, or one in a way that leaving it out would hide.
         """
+        given, is_lost = await self._try_each(action)
+        if not given and is_lost and await self._await_present():
+            given, _ = await self._try_each(action)
+        if not given:
+            raise self._build_away_error()
+        return given
+
+    async def _try_each(
+        self, action: Callable[[ClusterServer], Awaitable[T]]
+    ) -> tuple[list[T], bool]:
+        """Return what an action gives, and whether a worker that ended is why there is less."""
         asked = [one for one in self._servers.values() if one.absence is None]
         asked = asked or [*self._servers.values()]
         found = await asyncio.gather(*map(action, asked), return_exceptions=True)
@@ -213,9 +233,27 @@ class ClusterSession:
                 self._leave_out(server, result)
             else:
                 raise _name_server(result, server)
-        if not given:
-            raise build_away_error([*self._servers.values()])
-        return given
+        is_lost = any(isinstance(result, WorkerLost) for result in found)
+        return given, is_lost or not all(server.workers for server in asked) or not asked
+
+    async def _await_present(self) -> bool:
+        """Return whether a server may be asked within the time that a worker is replaced in."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPLACED_S):
+                while not self._has_present:
+                    self._is_back.clear()
+                    await self._is_back.wait()
+        return self._has_present
+
+    def _build_away_error(self) -> UriskError:
+        """Return why nobody can be asked; workers are named where no server is known."""
+        if self._servers:
+            return build_away_error([*self._servers.values()])
+        seen = "; ".join(f"the worker {one} {why}" for one, why in self.left_out.items())
+        return ClusterLost(
+            f"no worker of the cluster at {self._jobs.address} can be asked ({seen}).",
+            fix="look at the logs of the workers, then run the cell once more",
+        )
 
     async def _welcome(self, server: ClusterServer) -> ClusterServer:
         """Make a server ready, for the first time or again; raise where it may not be asked."""
@@ -225,6 +263,7 @@ class ClusterSession:
         if self._judges:
             await self._find_judges_of(server, tuple(self._judges))
         server.take_back(report)
+        self._is_back.set()
         self._share_places()
         return server
 
@@ -352,7 +391,7 @@ class ClusterSession:
         first = sent.calls[0]
         judge = self._judges.get(first.model)
         batch = steps.Batch(
-            questions=tuple(call.question for call in sent.calls),
+            questions=tuple(steps.lighten(call.question) for call in sent.calls),
             model=first.model,
             overrides=self._overrides,
             parallel=server.part,
@@ -499,8 +538,11 @@ class ClusterSession:
         except UriskError:
             return  # the cluster is away again
         for address, place in places.items():
+            if isinstance(place, OSError):
+                self.left_out[address] = _describe_unreached(place)
+                continue
             if isinstance(place, Exception):
-                self.left_out[address] = str(getattr(place, "message", place))
+                self.left_out[address] = f"says: {getattr(place, 'message', place)}"
                 continue
             server = self._add_worker(address, place)
             if server.workers == [address]:
@@ -621,13 +663,19 @@ def _with_reasons(error: UriskError, servers: Sequence[ClusterServer]) -> UriskE
     return error
 
 
-def _check_place(place: WorkerPlace) -> None:
+def _check_place(place: WorkerPlace, address: str) -> None:
     if (place.host, place.pid) == (platform.node(), os.getpid()):
         raise InputError(
-            "the workers of this client run in this process (processes=False), which asks its "
-            "server as well by itself.",
-            fix="leave out client=, or start processes: LocalCluster(processes=True)",
+            f"the worker {address} of this client runs in this process, which asks its server as "
+            "well by itself.",
+            fix="leave out client=; or, outside of a Dask task, start the workers as processes: "
+            "LocalCluster(processes=True)",
         )
+
+
+def _describe_unreached(error: OSError) -> str:
+    """Say of a worker that it could not be asked, behind "it"."""
+    return f"could not be reached ({type(error).__name__})"
 
 
 @contextlib.contextmanager

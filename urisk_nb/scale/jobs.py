@@ -167,23 +167,48 @@ class Jobs:
                 fix="start workers: cluster.scale(2), or `dask worker ADDRESS` on each host",
             )
 
+    async def _call_all(self, make: Callable[[], Any]) -> Any:
+        """
+        Return what a method of the client gives that asks workers. It is called anew where one of
+        them ends meanwhile: the scheduler would try for half a minute to reach that one.
+        """
+        while True:
+            asked, call = self.workers, asyncio.ensure_future(self._call(make))
+            try:
+                while not call.done() and asked <= self.workers:
+                    await asyncio.wait({call}, timeout=WATCH_S)
+                if call.done():
+                    return call.result()
+            except ClusterLost:
+                await asyncio.sleep(2 * WATCH_S)  # a worker that ended is not reached, then is seen
+                if asked <= self.workers:
+                    raise
+            finally:
+                call.cancel()
+
     async def list_versions(self) -> Mapping[str, Mapping[str, Any] | None]:
         """Return the versions of Python and of packages of each worker."""
-        found = await self._call(lambda: self._client.get_versions(packages=["urisk_nb"]))
+        found = await self._call_all(lambda: self._client.get_versions(packages=["urisk_nb"]))
         workers: Mapping[str, Mapping[str, Any] | None] = found["workers"]
         return workers
 
     async def install(self) -> None:
         """Have all workers, also those that join later, keep a manager; done once a scheduler."""
-        await self._call(lambda: self._client.register_plugin(ManagerPlugin()))
+        await self._call_all(lambda: self._client.register_plugin(ManagerPlugin()))
 
     async def ask_workers(
         self, function: Callable[..., T], *args: Any, workers: Collection[str]
     ) -> Mapping[str, T | Exception]:
-        """Return what a quick function gives on each worker, or raises there."""
-        found: Mapping[str, T | Exception] = await self._call(
-            lambda: self._client.run(function, *args, workers=[*workers], on_error="return")
-        )
+        """
+        Return what a quick function gives on each worker that is there, or raises there; an OSError
+        where the worker is not reached.
+        """
+
+        def ask() -> Any:
+            there = [one for one in workers if one in self.workers]
+            return self._client.run(function, *args, workers=there, on_error="return")
+
+        found: Mapping[str, T | Exception] = await self._call_all(ask)
         return found
 
     # Jobs -----------------------------------------------------------------------------------------
