@@ -4,7 +4,8 @@ travels back.
 
 This process begins by itself. What it has done within a second is not worth the way. A batch that
 comes back without a result, whatever the cause, is read here: so its error is the one that a run
-without a cluster would give.
+without a cluster would give. So is a batch that does not come back: the workers may be busy with
+other work, or gone.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ __all__ = ["map_selections", "select_batch"]
 ALONE_S = 1.0
 BATCH_CHARS = 1_000_000  # two or three annual reports: a second or two of a worker
 MAX_SENT_CHARS = 5_000_000  # of one ticker; what is longer is read here, as Dask wants small tasks
+PATIENCE_S = 10.0  # without any result, after which what is not back is read here
+SLICE_S = 0.05  # how long a wait may last before the interpreter looks for an interrupt
 AHEAD = 2  # batches for each thread of a worker that are sent before the first of them is back
 RETRIES = 1  # of a batch that fails on a worker; one whose worker ends is begun again besides
 
@@ -55,6 +58,7 @@ class _Reading:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._split_once = keep_shared()
+        self._overdue_s = 0.0  # when this process stops waiting
 
     def map(self, given: Iterable[SelectionTask]) -> Iterator[EvidenceSelection]:
         """Yield the selection of each task, in their order."""
@@ -76,14 +80,16 @@ class _Reading:
         try:
             seen = self._client.get_versions(packages=["urisk_nb"])["workers"]  # type: ignore[index]
             count = sum(self._client.nthreads().values())  # type: ignore[no-untyped-call]
-        except (OSError, concurrent.futures.CancelledError, asyncio.CancelledError):
-            return 0  # the questions will say what is wrong with the cluster
+        # A RuntimeError: the client was closed. The questions will say what is wrong
+        except (OSError, RuntimeError, concurrent.futures.CancelledError, asyncio.CancelledError):
+            return 0
         if differences := find_differences(seen):
             raise build_differences_error(differences)
         return int(count)
 
     def _map_there(self, tasks: Iterator[SelectionTask], most: int) -> Iterator[EvidenceSelection]:
         pending: deque[tuple[Sequence[SelectionTask], Future[bytes] | None]] = deque()
+        self._overdue_s = time.monotonic() + PATIENCE_S
         try:
             for batch in _list_batches(tasks):
                 pending.append((batch, self._send(batch) if most else None))
@@ -102,11 +108,11 @@ class _Reading:
             return None
         try:
             content = pickle.dumps([encode_task(task) for task in batch])
-        except Exception:  # noqa: BLE001  an object of the user's that cannot be packed
+            sent: Future[bytes] = self._client.submit(
+                select_batch, content, pure=False, retries=RETRIES
+            )
+        except Exception:  # noqa: BLE001  an object that cannot be packed; a client that was closed
             return None
-        sent: Future[bytes] = self._client.submit(
-            select_batch, content, pure=False, retries=RETRIES
-        )
         return sent
 
     def _receive(
@@ -115,7 +121,8 @@ class _Reading:
         found: list[bytes] | None = None
         if sent is not None:
             try:
-                found = pickle.loads(sent.result())  # noqa: S301  a worker of the user's sent it
+                if self._await_end(sent):
+                    found = pickle.loads(sent.result())  # noqa: S301  a worker of the user's sent it
             except (Exception, asyncio.CancelledError):  # noqa: BLE001  it is read here then
                 found = None
             finally:
@@ -125,24 +132,33 @@ class _Reading:
         else:
             yield from map(decode_selection, found, batch)
 
+    def _await_end(self, sent: Future[bytes]) -> bool:
+        """Return whether a batch ends before the time that is waited for one; it begins anew."""
+        while not sent.done():  # type: ignore[no-untyped-call]
+            if time.monotonic() > self._overdue_s:
+                return False
+            time.sleep(SLICE_S)
+        self._overdue_s = time.monotonic() + PATIENCE_S
+        return True
+
 
 def _list_batches(tasks: Iterable[SelectionTask]) -> Iterator[Sequence[SelectionTask]]:
     """Yield tasks in batches that are worth the way."""
     batch: list[SelectionTask] = []
+    chars = 0
     for task in tasks:
         batch.append(task)
-        if _count_chars(batch) >= BATCH_CHARS:
+        chars += _count_chars([task])
+        if chars >= BATCH_CHARS:
             yield batch
-            batch = []
+            batch, chars = [], 0
     if batch:
         yield batch
 
 
 def _count_chars(tasks: Iterable[SelectionTask]) -> int:
     return sum(
-        len(document.text)
-        for task in tasks
-        for document in (*task.documents, *(task.previous or ()))
+        document.length for task in tasks for document in (*task.documents, *(task.previous or ()))
     )
 
 
