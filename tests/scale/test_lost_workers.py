@@ -3,6 +3,7 @@ Workers, servers and connections that end in the middle of a run on a cluster, a
 stopped: what is lost, and what is asked again. The answers are SCRIPTED.
 """
 
+import asyncio
 import os
 import signal
 import time
@@ -17,8 +18,10 @@ from flaky_server import FlakyServer
 from harness import alive, eventually
 from urisk_nb import assess
 from urisk_nb.errors import ClusterLost
+from urisk_nb.risk.questions import build_question
 from urisk_nb.scale import cluster
 from urisk_nb.scale.jobs import Jobs
+from urisk_nb.session import open_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -33,7 +36,7 @@ def start_server(tmp_path):
     def start(**given):
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(FlakyServer(folder, service_s=0.03, slots=4, **given))
+        started.append(FlakyServer(folder, **{"service_s": 0.03, "slots": 4, **given}))
         return started[-1]
 
     yield start
@@ -218,6 +221,31 @@ def test_an_interrupt_stops_the_calls_on_the_servers(fake_ollama_with):
     assert counters["aborted"] >= 4
     assert counters["waiting"] == 0
     assert set(caught.value.partial["status"]) == {"not_run"}
+
+
+def test_a_question_that_is_cancelled_leaves_those_beside_it(start_server):
+    """They are of one batch, which goes on while somebody waits for any of its answers."""
+    server = start_server(service_s=0.5)
+    run = open_run("T0", evidence=write_news(24))
+    chosen = run.plan.selections["T0"].chosen
+    questions = [build_question(one, run.plan.params, ticker="T0") for one in chosen]
+
+    async def ask(client):
+        session = await cluster.ClusterSession.open(client)
+        try:
+            await session.find_judges(session.judge)
+            first, *others = [asyncio.ensure_future(session.ask(one)) for one in questions]
+            while len(server.asked()) < len(questions):
+                await asyncio.sleep(0.02)
+            first.cancel()
+            return await asyncio.wait_for(asyncio.gather(*others), 20)
+        finally:
+            await session.close()
+
+    with open_cluster(1, OLLAMA_URL=server.url) as client:
+        answers = asyncio.run(ask(client))
+    assert len(answers) == len(questions) - 1 == 3
+    assert len(server.asked()) == 4
 
 
 def test_a_server_that_a_worker_started_ends_with_the_worker(tmp_path):

@@ -74,6 +74,16 @@ def test_workers_that_always_die_are_not_started_again_and_again(tmp_path):
     assert len(log.read_text().split()) == 4
 
 
+def test_workers_that_die_now_and_then_are_replaced_again_and_again(tmp_path):
+    """Only those that die one after the other end the use of workers."""
+    log = str(tmp_path / "log")
+    with WorkerPool(1) as pool:
+        for _ in range(3):
+            list(pool.map(make_job("die"), [[0, log]]))
+            ((pid, _, _),) = pool.map(TELL, [[0.0, "next"]])
+            assert pid != "here"
+
+
 def test_without_threads_all_is_done_here(monkeypatch):
     """Limits of a container may allow no more of them."""
 
