@@ -16,7 +16,7 @@ from cluster_runs import TICKERS, assess_locally, compared, count_answers, when,
 from dask_cluster import list_pids, open_cluster, set_variables
 from flaky_server import FlakyServer
 from harness import alive, eventually
-from urisk_nb import assess
+from urisk_nb import assess, event_loop
 from urisk_nb.errors import ClusterLost
 from urisk_nb.risk.questions import build_question
 from urisk_nb.scale import cluster
@@ -224,7 +224,7 @@ def test_an_interrupt_stops_the_calls_on_the_servers(fake_ollama_with):
 
 
 def test_a_question_that_is_cancelled_leaves_those_beside_it(start_server):
-    """They are of one batch, which goes on while somebody waits for any of its answers."""
+    """They are of one batch, which goes on while somebody waits for one of its answers."""
     server = start_server(service_s=0.5)
     run = open_run("T0", evidence=write_news(24))
     chosen = run.plan.selections["T0"].chosen
@@ -243,7 +243,7 @@ def test_a_question_that_is_cancelled_leaves_those_beside_it(start_server):
             await session.close()
 
     with open_cluster(1, OLLAMA_URL=server.url) as client:
-        answers = asyncio.run(ask(client))
+        answers = event_loop.run(ask(client))
     assert len(answers) == len(questions) - 1 == 3
     assert len(server.asked()) == 4
 
