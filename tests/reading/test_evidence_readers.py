@@ -134,6 +134,16 @@ def test_little_evidence_starts_no_process(monkeypatch, seen, folder):
     assert seen == []
 
 
+@pytest.mark.parametrize("name", ["ALONE_S", "MIN_LEFT_S"])
+def test_workers_want_both_a_while_of_reading_and_much_that_is_left(
+    eager, seen, folder, monkeypatch, name
+):
+    """Of either alone none are started."""
+    monkeypatch.setattr(evidence_readers, name, 1e9)
+    open_run(TICKERS, evidence=str(folder))
+    assert seen == []
+
+
 def test_a_folder_that_cannot_be_used_is_refused_as_ever(eager, tmp_path):
     """With the name of the first file that cannot be read."""
     for name in ("AAA.pdf", "BBB.pdf"):

@@ -183,6 +183,16 @@ def test_it_holds_so_many_bytes():
     assert 2000 < cache.held_bytes <= 2500
 
 
+def test_a_large_body_takes_the_room_of_several():
+    """It goes itself where it is larger than all of the room."""
+    cache, draw = PackedCache(max_bytes=2500), random.Random(1)
+    for name, size in ((b"a", 1000), (b"b", 1000), (b"c", 2400)):
+        cache.keep(name, draw.randbytes(size))
+    assert [name in cache for name in (b"a", b"b", b"c")] == [False, False, True]
+    cache.keep(b"d", draw.randbytes(3000))
+    assert cache.held_bytes == 0
+
+
 def test_what_cannot_be_unpacked_is_read_again():
     """The package may be another one since."""
     cache = PackedCache()

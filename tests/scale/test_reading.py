@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -141,6 +142,17 @@ def test_what_does_not_come_back_is_read_here(monkeypatch, why):
     here = assess_here(reports)
     pd.testing.assert_frame_equal(compared(there), compared(here))
     assert took_s < 15
+
+
+def test_each_result_begins_the_wait_anew(monkeypatch):
+    """A cluster that is slow, and brings back batch after batch, is not given up."""
+    monkeypatch.setattr(reading, "PATIENCE_S", 0.2)
+    made = reading._Reading(None)
+    made._overdue_s = time.monotonic() + 0.2
+    for _ in range(4):
+        later_s = time.monotonic() + 0.1
+        assert made._await_end(SimpleNamespace(done=lambda at=later_s: time.monotonic() > at))
+    assert not made._await_end(SimpleNamespace(done=lambda: False))
 
 
 @pytest.mark.parametrize("when", ["_count_threads", "_send", "_receive"])
