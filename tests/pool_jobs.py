@@ -16,7 +16,7 @@ def tell(data):
     """The process, and what it was asked, after a while."""
     seconds, word = json.loads(data)
     time.sleep(seconds)
-    print("what a library prints is no reply")
+    print("what a library prints is no reply", flush=True)
     main = getattr(sys.modules["__main__"], "__file__", "")
     return json.dumps([os.getpid(), word, main]).encode()
 

@@ -9,6 +9,8 @@ import gc
 import inspect
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tenacity import RetryCallState
 
 from urisk_nb import errors
@@ -182,6 +184,41 @@ def test_each_kind_of_failure_has_its_own_tries(monkeypatch):
 
     asyncio.run(main())
     assert len(tried) == 4
+
+
+KINDS = [
+    *(errors.ServerNotRunning, errors.ServerBusy, errors.RunnerCrashed, errors.ModelNotFound),
+    *(errors.ServerInternalError, errors.BadRequest, asyncio.CancelledError, None),
+]
+
+
+@given(
+    ends=st.lists(st.sampled_from(KINDS), max_size=6),
+    max_retries=st.integers(0, 4),
+    is_once=st.booleans(),
+)
+def test_attempts_end_as_those_of_tenacity(ends, max_retries, is_once):
+    """The same tries, pauses and end for any row of failures; None is a success."""
+
+    async def end(make):
+        paused, left = [], iter(ends)
+
+        async def pause(state):
+            paused.append((state.attempt_number, type(state.outcome.exception())))
+
+        try:
+            async for attempt in make(max_retries, pause, lambda _: not is_once):
+                with attempt:
+                    if (kind := next(left, None)) is None:
+                        return "done", paused, list(left)
+                    raise kind() if kind is asyncio.CancelledError else error(kind)
+        except (errors.UriskError, asyncio.CancelledError) as exc:
+            return type(exc), paused, list(left)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resilience, "FIRST_WAIT_S", 0.0)
+        patch.setattr(resilience, "RUNNER_WAIT_S", 0.0)
+        assert asyncio.run(end(Attempts)) == asyncio.run(end(retrying))
 
 
 def test_a_call_that_succeeds_leaves_no_garbage_in_cycles():

@@ -134,6 +134,16 @@ def test_little_evidence_starts_no_process(monkeypatch, seen, folder):
     assert seen == []
 
 
+@pytest.mark.parametrize("name", ["LOCAL_S", "MIN_LEFT_S"])
+def test_workers_want_both_a_while_of_reading_and_much_that_is_left(
+    eager, seen, folder, monkeypatch, name
+):
+    """Of either alone none are started."""
+    monkeypatch.setattr(evidence_readers, name, 1e9)
+    open_run(TICKERS, evidence=str(folder))
+    assert seen == []
+
+
 def test_a_folder_that_cannot_be_used_is_refused_as_ever(eager, tmp_path):
     """With the name of the first file that cannot be read."""
     for name in ("AAA.pdf", "BBB.pdf"):
@@ -162,6 +172,36 @@ def test_of_two_runs_at_once_one_has_workers(eager, seen, folder):
         assert seen == [2]
     open_run(TICKERS, evidence=str(folder))
     assert seen == [2, 2]
+
+
+def test_an_interrupt_while_workers_are_opened_or_ended_costs_no_later_run_its_own(
+    eager, folder, monkeypatch
+):
+    """The place for workers is free again, wherever the interrupt falls."""
+    opened = []
+
+    class Pool(evidence_readers.WorkerPool):
+        where = "open"
+
+        def __init__(self, size):
+            opened.append(size)
+            if self.where == "open":
+                raise KeyboardInterrupt
+            super().__init__(size)
+
+        def _kill_all(self):
+            super()._kill_all()
+            if self.where == "end":
+                type(self).where = ""
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(evidence_readers, "WorkerPool", Pool)
+    for Pool.where in ("open", "end"):
+        with pytest.raises(KeyboardInterrupt):
+            open_run(TICKERS, evidence=str(folder))
+    Pool.where = ""
+    open_run(TICKERS, evidence=str(folder))
+    assert opened == [2, 2, 2]
 
 
 def test_a_file_for_each_ticker_is_read_by_workers_too(eager, seen, folder, monkeypatch):

@@ -61,6 +61,40 @@ def test_other_bytes_or_another_name_is_another_file(read, folder):
     assert found[1].form == "10-K"
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_not_known(tmp_path):
+    """Its first bytes come back later: they say what they said, and not what the others did."""
+    path, cache = tmp_path / "AAA.html", PackedCache()
+    path.write_text(PAGE.format("default"))
+
+    def replace_first(paths):
+        path.write_text(PAGE.format("recall"))
+        yield from read_in_turn(paths)
+
+    (seen,) = remember_files(replace_first, cache)([path])
+    path.write_text(PAGE.format("default"))
+    (again,) = remember_files(read_in_turn, cache)([path])
+    assert "recall" in seen.source.text
+    assert "default" in again.source.text
+
+
+def test_a_file_that_is_named_twice_may_change_in_between(tmp_path, monkeypatch):
+    """One of its two contents is known by then, and the other one is not."""
+    path, cache = tmp_path / "AAA.html", PackedCache()
+    path.write_text(PAGE.format("default"))
+    list(remember_files(read_in_turn, cache)([path]))
+    hash_file, seen = file_cache._hash_file, []
+
+    def change(one):
+        seen.append(hash_file(one))
+        if len(seen) == 1:
+            path.write_text(PAGE.format("recall"))
+        return seen[-1]
+
+    monkeypatch.setattr(file_cache, "_hash_file", change)
+    found = [one.source.text for one in remember_files(read_in_turn, cache)([path, path])]
+    assert ["default" in found[0], "recall" in found[1]] == [True, True]
+
+
 def test_very_many_files_are_read(read, folder, monkeypatch):
     """To look them up would take long, and nobody would see what is done."""
     monkeypatch.setattr(file_cache, "MAX_FILES", 4)

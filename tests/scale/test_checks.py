@@ -207,10 +207,25 @@ def test_workers_in_this_process_are_refused():
     with (
         LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
-        pytest.raises(InputError, match=r"processes=False") as caught,
+        pytest.raises(InputError, match=r"of this client runs in this process") as caught,
     ):
         assess(TICKERS, evidence=NEWS, client=client)
     assert "LocalCluster(processes=True)" in caught.value.fix
+
+
+def test_a_run_within_a_task_says_to_leave_out_the_client(client):
+    """The worker that runs it would be asked to ask."""
+
+    def run():
+        from distributed import get_client
+
+        from urisk_nb import assess
+
+        assess("T0", evidence={"T0": ["It was fined."]}, client=get_client())
+
+    with pytest.raises(InputError, match="runs in this process") as caught:
+        client.submit(run, pure=False).result()
+    assert caught.value.fix.startswith("leave out client=")
 
 
 def test_a_cluster_without_workers_gets_time_and_then_fails(monkeypatch):

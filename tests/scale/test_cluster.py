@@ -4,6 +4,8 @@ the answers are SCRIPTED.
 """
 
 import json
+import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -18,9 +20,11 @@ from cluster_runs import TICKERS, assess_locally, compared, write_news
 from dask_cluster import list_patched, open_cluster, set_variables
 from flaky_server import BABBLE, BOOM, REFUSED, FlakyServer
 from harness import FakeOllama, free_port, short_folder
-from urisk_nb import assess, cli
+from urisk_nb import LLMManager, assess, cli
 from urisk_nb.errors import InputError
 from urisk_nb.notebook import magics
+from urisk_nb.risk.taxonomy import Category, Taxonomy
+from urisk_nb.scale import jobs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -141,6 +145,48 @@ def test_settings_of_the_caller_are_forwarded(fake_ollama_with, client, monkeypa
     assert served_by["model"] == "qwen2.5"
     assert served_by["num_ctx"] == 8192
     assert served_by["url"] == f"{client.scheduler.address} (1 server)"
+
+
+def test_a_question_travels_without_its_document(two_models, client, monkeypatch):
+    """The server gives each sentence of a long filing the label that it gives without a cluster."""
+    draw, sizes, run = random.Random(1), [], jobs.Jobs.run
+    words = ["".join(draw.choices("abcdefghij", k=6)) for _ in range(5000)]
+    text = " ".join(
+        f"A fine of {' '.join(draw.choices(words, k=12))} was due." for _ in range(2000)
+    )
+
+    async def weigh(self, worker, step, *args):
+        sizes.append(len(pickle.dumps(args)))
+        return await run(self, worker, step, *args)
+
+    monkeypatch.setattr(jobs.Jobs, "run", weigh)
+    given = {"evidence": {"T0": [text]}, "params": {"max_sentences": 8}}
+    on_cluster = assess("T0", client=client, **given)
+    local = LLMManager.initialize_sync(url=two_models.url, parallel=4)
+    try:
+        pd.testing.assert_frame_equal(compared(on_cluster), compared(assess("T0", **given)))
+    finally:
+        local.shutdown_sync()
+    assert len(text) > 150_000
+    assert len(sizes) > 3
+    assert max(sizes) < 50_000
+
+
+def test_categories_of_a_class_of_the_user_s_own_are_asked(two_models, client):
+    """A worker does not know what a cell defines."""
+
+    class OwnCategory(Category):
+        pass
+
+    class OwnTaxonomy(Taxonomy):
+        pass
+
+    categories = [OwnCategory(id=one, name=one, definition=f"of {one}") for one in ("legal", "tax")]
+    own = OwnTaxonomy(categories=tuple(categories), version="mine")
+    on_cluster = assess(TICKERS, evidence=write_news(12), client=client, taxonomy=own)
+    local = assess_locally(two_models.url, write_news(12), taxonomy=own)
+    pd.testing.assert_frame_equal(compared(on_cluster), compared(local))
+    assert set(on_cluster["judged"]) == {2}
 
 
 def run_cell(line, **names):

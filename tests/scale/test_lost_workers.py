@@ -3,6 +3,7 @@ Workers, servers and connections that end during a run on a cluster, and runs th
 is lost, and what is asked again. The answers are SCRIPTED.
 """
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -12,13 +13,18 @@ import time
 
 import pandas as pd
 import pytest
+from distributed.comm import CommClosedError
 
 from cluster_runs import TICKERS, assess_locally, compared, count_answers, when, write_news
 from dask_cluster import list_pids, open_cluster, set_variables
 from flaky_server import FlakyServer
 from harness import alive, eventually
-from urisk_nb import assess
+from urisk_nb import assess, event_loop
 from urisk_nb.errors import ClusterLost
+from urisk_nb.risk.questions import build_question
+from urisk_nb.scale import cluster
+from urisk_nb.scale.jobs import Jobs
+from urisk_nb.session import open_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -33,7 +39,7 @@ def start_server(tmp_path):
     def start(**given):
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(FlakyServer(folder, service_s=0.03, slots=4, **given))
+        started.append(FlakyServer(folder, **{"service_s": 0.03, "slots": 4, **given}))
         return started[-1]
 
     yield start
@@ -76,6 +82,48 @@ def test_a_killed_worker_costs_its_in_flight_questions(start_server, count):
     pd.testing.assert_frame_equal(
         compared(on_cluster).drop(columns="attempts"), compared(local).drop(columns="attempts")
     )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("at", ["list_versions", "ask_workers", "install", "run"])
+def test_a_worker_that_is_killed_as_a_run_begins_is_replaced(start_server, monkeypatch, at, count):
+    """
+    By another one, or by that of its nanny; at once, though the scheduler may try to reach it.
+    """
+    server, begin, left = start_server(), getattr(Jobs, at), [True]
+
+    async def kill_first(self, *args, **given):
+        if left:
+            left.pop()
+            os.kill(pids[min(pids)], signal.SIGKILL)
+        return await begin(self, *args, **given)
+
+    monkeypatch.setattr(Jobs, at, kill_first)
+    with open_cluster(count, OLLAMA_URL=server.url) as client:
+        pids = list_pids(client)
+        began_s = time.monotonic()
+        table = assess(TICKERS, evidence=write_news(12), client=client)
+        took_s = time.monotonic() - began_s
+    assert set(table["status"]) == {"ok"}
+    assert took_s < 15
+
+
+def test_a_cluster_whose_workers_all_end_at_the_start_says_so(start_server, monkeypatch):
+    """Nobody came in their place."""
+    server, ask = start_server(), Jobs.ask_workers
+    monkeypatch.setattr(cluster, "REPLACED_S", 0.3)
+
+    async def lose(self, *args, workers, **given):
+        found = await ask(self, *args, workers=workers, **given)
+        return {one: CommClosedError("gone") for one in found}
+
+    monkeypatch.setattr(Jobs, "ask_workers", lose)
+    with (
+        open_cluster(1, OLLAMA_URL=server.url) as client,
+        pytest.raises(ClusterLost, match=r"no worker of the cluster at .* can be asked") as caught,
+    ):
+        assess(TICKERS, evidence=write_news(6), client=client)
+    assert "could not be reached (CommClosedError)" in caught.value.message
 
 
 def test_two_servers_share_the_work_and_one_may_end(start_server):
@@ -235,6 +283,31 @@ def test_an_interrupt_in_a_terminal_ends_dask_worker(start_server):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(terminal.pid, signal.SIGKILL)
             terminal.wait(5)
+
+
+def test_a_question_that_is_cancelled_leaves_those_beside_it(start_server):
+    """They are of one batch, which goes on while somebody waits for one of its answers."""
+    server = start_server(service_s=0.5)
+    run = open_run("T0", evidence=write_news(24))
+    chosen = run.plan.selections["T0"].chosen
+    questions = [build_question(one, run.plan.params, ticker="T0") for one in chosen]
+
+    async def ask(client):
+        session = await cluster.ClusterSession.open(client)
+        try:
+            await session.find_judges(session.judge)
+            first, *others = [asyncio.ensure_future(session.ask(one)) for one in questions]
+            while len(server.asked()) < len(questions):
+                await asyncio.sleep(0.02)
+            first.cancel()
+            return await asyncio.wait_for(asyncio.gather(*others), 20)
+        finally:
+            await session.close()
+
+    with open_cluster(1, OLLAMA_URL=server.url) as client:
+        answers = event_loop.run(ask(client))
+    assert len(answers) == len(questions) - 1 == 3
+    assert len(server.asked()) == 4
 
 
 def test_a_server_that_a_worker_started_ends_with_the_worker(tmp_path):

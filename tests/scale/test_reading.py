@@ -6,15 +6,24 @@ import contextlib
 import os
 import pickle
 import signal
+import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from distributed import Client
 
 from cluster_runs import TICKERS, compared
 from dask_cluster import list_patched, list_uninterruptible, open_cluster
+from harness import eventually
 from urisk_nb import assess, process_state
 from urisk_nb.errors import WorkersDiffer
 from urisk_nb.reading import packed_cache
+from urisk_nb.risk.inputs import Document, Holding
+from urisk_nb.risk.params import RiskParams
+from urisk_nb.risk.questions import EXAMPLES
+from urisk_nb.risk.selection import SelectionTask
+from urisk_nb.risk.taxonomy import DEFAULT
 from urisk_nb.scale import reading
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -104,6 +113,91 @@ def test_a_batch_that_fails_on_a_worker_is_read_locally(client, sent, monkeypatc
     here = assess_here(reports)
     pd.testing.assert_frame_equal(compared(there), compared(here))
     assert len(sent) == 5
+
+
+def pause_on_worker(content):
+    import time
+
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("why", ["gone", "busy"])
+def test_what_does_not_come_back_is_read_here(monkeypatch, why):
+    """After a while without any result; the batches behind it are not waited for as long again."""
+    monkeypatch.setattr(reading, "MAX_WAIT_S", 1.0)
+    reports, select = write_reports(20), reading._ClusterReader._map_on_workers
+    if why == "busy":
+        monkeypatch.setattr(reading, "select_batch", pause_on_worker)
+    with open_cluster(1) as client:
+        if why == "gone":
+
+            def let_go(self, *args):
+                client.cluster.scale(0)
+                eventually(lambda: not client.nthreads(), 20, "the end of the worker")
+                return select(self, *args)
+
+            monkeypatch.setattr(reading._ClusterReader, "_map_on_workers", let_go)
+        began_s = time.monotonic()
+        there = assess(TICKERS, evidence=reports, params=NO_MODEL, client=client)
+        took_s = time.monotonic() - began_s
+    here = assess_here(reports)
+    pd.testing.assert_frame_equal(compared(there), compared(here))
+    assert took_s < 15
+
+
+def test_each_result_begins_the_wait_anew(monkeypatch):
+    """A cluster that is slow, and brings back batch after batch, is not given up."""
+    monkeypatch.setattr(reading, "MAX_WAIT_S", 0.2)
+    made = reading._ClusterReader(None)
+    made._overdue_s = time.monotonic() + 0.2
+    for _ in range(4):
+        later_s = time.monotonic() + 0.1
+        assert made._await_end(SimpleNamespace(done=lambda at=later_s: time.monotonic() > at))
+    assert not made._await_end(SimpleNamespace(done=lambda: False))
+
+
+@pytest.mark.parametrize("when", ["_count_threads", "_send", "_receive"])
+def test_a_client_that_is_closed_while_it_reads_costs_nothing(client, monkeypatch, when):
+    """All is read here; the questions, if there are any, say that it is closed."""
+    other = Client(client.scheduler.address, set_as_default=False)
+    call, reports = getattr(reading._ClusterReader, when), write_reports(20)
+    left = [True]
+
+    def close_first(self, *args):
+        if left:
+            left.pop()
+            other.close()
+        if when == "_send":  # between its look at the client and the next step
+            other.status = "running"
+        return call(self, *args)
+
+    monkeypatch.setattr(reading._ClusterReader, when, close_first)
+    there = assess(TICKERS, evidence=reports, params=NO_MODEL, client=other)
+    monkeypatch.undo()
+    other.status = "closed"
+    pd.testing.assert_frame_equal(compared(there), compared(assess_here(reports)))
+
+
+def test_many_small_tasks_are_shared_out_in_a_moment():
+    """The batches of thousands of companies: each task is weighed once."""
+    made = [
+        SelectionTask(
+            holding=Holding(symbol=f"T{number}"),
+            documents=(Document(id=f"E{number}", ticker=f"T{number}", text="It was fined." * 9),),
+            previous=None,
+            params=RiskParams.of(),
+            taxonomy=DEFAULT,
+            examples=EXAMPLES,
+        )
+        for number in range(6000)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "BATCH_CHARS", 400_000)
+        began_s = time.process_time()
+        batches = list(reading._split_into_batches(made))
+        took_s = time.process_time() - began_s
+    assert [len(batch) for batch in batches] == [3419, 2581]
+    assert took_s < 0.5
 
 
 def test_workers_that_differ_are_refused_before_documents_are_sent(client, monkeypatch):

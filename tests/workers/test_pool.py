@@ -11,6 +11,7 @@ import pytest
 
 from harness import alive, children, eventually
 from pool_jobs import make_job
+from urisk_nb.workers import pool as pool_module
 from urisk_nb.workers.pool import WorkerPool
 
 TELL = make_job("tell")
@@ -73,6 +74,16 @@ def test_workers_that_always_die_are_not_started_again_and_again(tmp_path):
     assert len(log.read_text().split()) == 4
 
 
+def test_workers_that_die_now_and_then_are_replaced_again_and_again(tmp_path):
+    """Only those that die one after the other end the use of workers."""
+    log = str(tmp_path / "log")
+    with WorkerPool(1) as pool:
+        for _ in range(3):
+            list(pool.map(make_job("die"), [[0, log]]))
+            ((pid, _, _),) = pool.map(TELL, [[0.0, "next"]])
+            assert pid != "here"
+
+
 def test_without_threads_all_is_done_here(monkeypatch):
     """Limits of a container may allow no more of them."""
 
@@ -111,11 +122,52 @@ def test_a_task_that_cannot_be_packed_is_done_here():
         assert list(pool.map(TELL, [[0, {1, 2}]])) == [["here", {1, 2}, ""]]
 
 
-def test_without_a_python_to_start_all_is_done_here(monkeypatch):
-    """An embedded interpreter has no program of its own."""
-    monkeypatch.setattr(sys, "executable", "")
+@pytest.mark.parametrize("name", ["", None, "/bin/cat"])
+def test_without_a_python_to_start_all_is_done_here(monkeypatch, name):
+    """An embedded interpreter has no program of its own, or that of what it is embedded in."""
+    monkeypatch.setattr(sys, "executable", name)
     with WorkerPool(2) as pool:
         assert list(pool.map(TELL, [[0, "a"], [0, "b"]])) == [["here", w, ""] for w in "ab"]
+
+
+def test_a_frozen_program_is_not_started_again(monkeypatch, tmp_path):
+    """Its `executable` is the user's own program."""
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/begun\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with WorkerPool(1) as pool:
+        assert list(pool.map(TELL, [[0, "a"]])) == [["here", "a", ""]]
+    assert not (tmp_path / "begun").exists()
+
+
+@pytest.mark.parametrize("lines", [1, 3000], ids=["a little", "much"])
+def test_what_a_site_prints_when_python_starts_is_no_reply(monkeypatch, tmp_path, lines):
+    """A `sitecustomize` of a company's may greet; too much of it is no worker."""
+    python = tmp_path / "python"
+    greet = f"i=0; while [ $i -lt {lines} ]; do echo {'Welcome! ' * 50}; i=$((i+1)); done"
+    python.write_text(f'#!/bin/sh\n{greet}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with WorkerPool(1) as pool:
+        ((pid, word, _),) = pool.map(TELL, [[0, "a"]])
+    assert word == "a"
+    assert (pid == "here") is (lines > 1)
+
+
+def test_an_interrupt_in_the_middle_of_the_end_leaves_no_worker(monkeypatch):
+    """It falls between two of them; the fixture sees that both are gone."""
+    kill, left = pool_module._Worker.kill, [KeyboardInterrupt]
+
+    def be_interrupted(self):
+        kill(self)
+        if left:
+            raise left.pop()
+
+    monkeypatch.setattr(pool_module._Worker, "kill", be_interrupted)
+    with pytest.raises(KeyboardInterrupt), WorkerPool(2) as pool:
+        list(pool.map(TELL, [[0.1, "a"]] * 4))
 
 
 @pytest.mark.timing

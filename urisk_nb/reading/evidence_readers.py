@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from types import TracebackType
 from typing import TypeVar
+from weakref import WeakSet
 
 from urisk_nb import process_state
 from urisk_nb.errors import UriskError
@@ -42,7 +42,7 @@ OnFile = Callable[[str, int, int], object]
 
 LOCAL_S = 1.0  # how long this process reads alone: workers take as long to start
 MIN_LEFT_S = 3.0  # estimated rest, in time of this process, for which workers are started
-LOCK = "evidence-workers"
+POOLS = "evidence-workers"  # of this process; at most one of them is open
 
 
 class EvidenceReaders:
@@ -68,7 +68,6 @@ class EvidenceReaders:
         self._given = read_given_count()
         self._size: int | None = None  # of the pool; None until one is wanted
         self._pool: WorkerPool | None = None
-        self._lock: Lock = process_state.setdefault(LOCK, Lock)
 
     def __enter__(self) -> EvidenceReaders:
         return self
@@ -84,9 +83,7 @@ class EvidenceReaders:
     def close(self) -> None:
         """Kill the workers."""
         if self._pool is not None:
-            pool, self._pool = self._pool, None
-            self._lock.release()
-            pool.close()
+            self._pool.close()
 
     def map_files(self, paths: Sequence[Path]) -> Iterator[FileContent | UriskError]:
         """Yield the content of each file in the given order, or why it cannot be read."""
@@ -150,8 +147,13 @@ class EvidenceReaders:
     def _open_pool(self) -> WorkerPool | None:
         if self._size is None:
             self._size = self._given or count_workers()
-        if self._pool is None and self._size > 1 and self._lock.acquire(blocking=False):
-            self._pool = WorkerPool(self._size)
+        if self._pool is None and self._size > 1:
+            with process_state.lock():
+                pools: WeakSet[WorkerPool] = process_state.setdefault(POOLS, WeakSet)
+                if all(one.is_closed for one in pools):
+                    # Closed by `close` from here on, wherever an interrupt falls
+                    self._pool = WorkerPool(self._size)
+                    pools.add(self._pool)
         return self._pool
 
 

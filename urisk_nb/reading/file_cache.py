@@ -7,6 +7,7 @@ Text files are not cached: they are read faster than looked up.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import pickle
 import re
 from collections.abc import Iterator, Sequence
@@ -40,12 +41,11 @@ def remember_files(map_files: FileMapper, cache: PackedCache) -> FileMapper:
             yield from map_files(paths)
             return
         keys = [_hash_file(path) for path in paths]
-        new = [path for path, key in zip(paths, keys, strict=True) if key not in cache]
-        contents = map_files(new)
-        is_new = set(new)
-        for path, key in zip(paths, keys, strict=True):
-            if path in is_new:
-                yield _keep(cache, key, next(contents))
+        are_new = [key not in cache for key in keys]
+        contents = map_files([*itertools.compress(paths, are_new)])
+        for path, key, is_new in zip(paths, keys, are_new, strict=True):
+            if is_new:
+                yield _keep(cache, key, path, next(contents))
             else:
                 yield _find(cache, key) or try_to_read(path)
 
@@ -70,9 +70,10 @@ def _hash_file(path: Path) -> bytes:
 
 
 def _keep(
-    cache: PackedCache, key: bytes, content: FileContent | UriskError
+    cache: PackedCache, key: bytes, path: Path, content: FileContent | UriskError
 ) -> FileContent | UriskError:
-    if key and isinstance(content, FileContent):
+    # Hashed again: a file that was replaced meanwhile says something else than these bytes
+    if key and isinstance(content, FileContent) and _hash_file(path) == key:
         cache.keep(key, pickle.dumps(content))
     return content
 

@@ -56,6 +56,7 @@ __all__ = ["ClusterSession"]
 
 AWAY = (*LEAVES, ClusterLost, WorkerLost)  # errors that leave a server out
 MAX_LOST = 2  # workers that may end with one question before it is asked alone
+REPLACED_S = 15.0  # how long a run waits for a replacement of a worker; a nanny starts one
 
 T = TypeVar("T")
 
@@ -121,6 +122,7 @@ class ClusterSession:
         self._watches: dict[ClusterServer, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_dispatch_due = False
+        self._is_back = asyncio.Event()  # a server is present, for the first time or again
         self._session_id = secrets.token_hex(8)  # identifies answers of a model without a digest
 
     # Start ----------------------------------------------------------------------------------------
@@ -169,10 +171,13 @@ class ClusterSession:
         if differences := find_differences(await self._jobs.list_versions()):
             raise build_differences_error(differences)
         for address, place in (await self._describe(workers)).items():
-            if isinstance(place, Exception):
+            if isinstance(place, OSError):  # it ended just now
+                self.left_out[address] = _describe_unreached(place)
+            elif isinstance(place, Exception):
                 raise _prefix_message(place, f"the worker {address}")
-            _check_place(place)
-            self._add_worker(address, place)
+            else:
+                _check_place(place, address)
+                self._add_worker(address, place)
         await self._jobs.install()
         await self._each(self._admit)
         lead = self._lead
@@ -200,11 +205,25 @@ class ClusterSession:
         """
         Run an action on each present server and return the results; leave out those that fail.
 
+        If all fail because their workers ended, another worker of a host is used, or one that
+        replaces them.
+
         Raises
         ------
         UriskError
             Every server failed, or one failed in a way that leaving it out would hide.
         """
+        given, is_lost = await self._try_each(action)
+        if not given and is_lost and await self._await_present():
+            given, _ = await self._try_each(action)
+        if not given:
+            raise self._build_away_error()
+        return given
+
+    async def _try_each(
+        self, action: Callable[[ClusterServer], Awaitable[T]]
+    ) -> tuple[list[T], bool]:
+        """Return what an action gives, and whether a worker that ended is why there is less."""
         asked = [one for one in self._servers.values() if one.absence is None]
         asked = asked or [*self._servers.values()]
         found = await asyncio.gather(*map(action, asked), return_exceptions=True)
@@ -218,9 +237,27 @@ class ClusterSession:
                 if isinstance(result, ModelsDiffer):  # it names the servers
                     raise result
                 raise _prefix_message(result, server.label)
-        if not given:
-            raise build_away_error([*self._servers.values()])
-        return given
+        is_lost = any(isinstance(result, WorkerLost) for result in found)
+        return given, is_lost or not all(server.workers for server in asked) or not asked
+
+    async def _await_present(self) -> bool:
+        """Wait for a server until lost workers had time to be replaced; return if one is there."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPLACED_S):
+                while not self._has_present:
+                    self._is_back.clear()
+                    await self._is_back.wait()
+        return self._has_present
+
+    def _build_away_error(self) -> UriskError:
+        """Return why no server can be asked; name the workers if no server is known."""
+        if self._servers:
+            return build_away_error([*self._servers.values()])
+        seen = "; ".join(f"the worker {one} {why}" for one, why in self.left_out.items())
+        return ClusterLost(
+            f"no worker of the cluster at {self._jobs.address} can be asked ({seen}).",
+            fix="look at the logs of the workers, then run the cell once more",
+        )
 
     async def _admit(self, server: ClusterServer) -> ClusterServer:
         """Make a server ready, for the first time or again; raise if it cannot be used."""
@@ -230,6 +267,7 @@ class ClusterSession:
         if self._judges:
             await self._find_judges_of(server, tuple(self._judges))
         server.take_back(report)
+        self._is_back.set()
         self._share_calls()
         return server
 
@@ -360,7 +398,7 @@ class ClusterSession:
         first = sent.calls[0]
         judge = self._judges.get(first.model)
         batch = steps.Batch(
-            questions=tuple(call.question for call in sent.calls),
+            questions=tuple(steps.lighten(call.question) for call in sent.calls),
             model=first.model,
             overrides=self._overrides,
             parallel=server.share,
@@ -507,8 +545,11 @@ class ClusterSession:
         except UriskError:
             return  # the cluster is away again
         for address, place in places.items():
+            if isinstance(place, OSError):
+                self.left_out[address] = _describe_unreached(place)
+                continue
             if isinstance(place, Exception):
-                self.left_out[address] = str(getattr(place, "message", place))
+                self.left_out[address] = f"says: {getattr(place, 'message', place)}"
                 continue
             server = self._add_worker(address, place)
             if server.workers == [address]:
@@ -618,13 +659,19 @@ def _add_reasons(error: UriskError, servers: Sequence[ClusterServer]) -> UriskEr
     return error
 
 
-def _check_place(place: WorkerPlace) -> None:
+def _check_place(place: WorkerPlace, address: str) -> None:
     if (place.host, place.pid) == (platform.node(), os.getpid()):
         raise InputError(
-            "the workers of this client run in this process (processes=False), so a cluster has "
-            "no effect.",
-            fix="leave the client out, or use processes: LocalCluster(processes=True)",
+            f"the worker {address} of this client runs in this process, so a cluster has no "
+            "effect.",
+            fix="leave the client out; or, outside of a Dask task, use processes: "
+            "LocalCluster(processes=True)",
         )
+
+
+def _describe_unreached(error: OSError) -> str:
+    """Say of a worker that it could not be asked, behind "it"."""
+    return f"could not be reached ({type(error).__name__})"
 
 
 @contextlib.contextmanager

@@ -167,23 +167,49 @@ class Jobs:
                 fix="start workers: cluster.scale(2), or `dask worker ADDRESS` on each host",
             )
 
+    async def _call_all(self, make: Callable[[], Any]) -> Any:
+        """
+        Return what a method of the client gives that asks workers. It is called anew where one of
+        them ends meanwhile: the scheduler would try for half a minute to reach that one.
+        """
+        while True:
+            asked, call = self.workers, asyncio.ensure_future(self._call(make))
+            try:
+                while not call.done() and asked <= self.workers:
+                    await asyncio.wait({call}, timeout=POLL_S)
+                if call.done():
+                    return call.result()
+            except ClusterLost:
+                await asyncio.sleep(2 * POLL_S)  # a worker that ended is not reached, then is seen
+                if asked <= self.workers:
+                    raise
+            finally:
+                call.cancel()
+
     async def list_versions(self) -> Mapping[str, Mapping[str, Any] | None]:
         """Return the versions of Python and urisk_nb of each worker."""
-        found = await self._call(lambda: self._client.get_versions(packages=["urisk_nb"]))
+        found = await self._call_all(lambda: self._client.get_versions(packages=["urisk_nb"]))
         workers: Mapping[str, Mapping[str, Any] | None] = found["workers"]
         return workers
 
     async def install(self) -> None:
         """Register the plugin that manages jobs, also for workers that join later."""
-        await self._call(lambda: self._client.register_plugin(ManagerPlugin()))
+        await self._call_all(lambda: self._client.register_plugin(ManagerPlugin()))
 
     async def ask_workers(
         self, function: Callable[..., T], *args: Any, workers: Collection[str]
     ) -> Mapping[str, T | Exception]:
-        """Run a quick function on each worker, and return its result or exception."""
-        found: Mapping[str, T | Exception] = await self._call(
-            lambda: self._client.run(function, *args, workers=[*workers], on_error="return")
-        )
+        """
+        Run a quick function on each worker, and return its result or exception.
+
+        The exception is an OSError if the worker cannot be reached.
+        """
+
+        def ask() -> Any:
+            present = [one for one in workers if one in self.workers]
+            return self._client.run(function, *args, workers=present, on_error="return")
+
+        found: Mapping[str, T | Exception] = await self._call_all(ask)
         return found
 
     # Jobs -----------------------------------------------------------------------------------------

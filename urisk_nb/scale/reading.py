@@ -2,7 +2,8 @@
 Read much evidence on the workers of a cluster: send documents, receive the chosen sentences.
 
 This process reads alone for one second, since a small job is not worth sending. If a batch fails on
-the workers for any reason, this process reads it, so its error is that of a local run.
+the workers for any reason, this process reads it, so its error is that of a local run. It also
+reads what the workers do not return in time: they may be busy with other tasks, or gone.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ __all__ = ["map_selections", "select_batch"]
 LOCAL_S = 1.0  # how long this process reads alone
 BATCH_CHARS = 1_000_000  # two or three annual reports: one or two seconds of a worker
 MAX_SENT_CHARS = 5_000_000  # per batch; a longer one is read locally, as Dask wants small tasks
+MAX_WAIT_S = 10.0  # without any result; then the rest is read locally
+SLICE_S = 0.05  # how long a wait may last before the interpreter looks for an interrupt
 LOOKAHEAD = 2  # batches in flight per worker thread
 RETRIES = 1  # of a batch that fails on a worker; Dask also restarts one whose worker ends
 
@@ -53,6 +56,7 @@ class _ClusterReader:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._split_once = keep_shared()
+        self._overdue_s = 0.0  # when this process stops waiting
 
     def map(self, given: Iterable[SelectionTask]) -> Iterator[EvidenceSelection]:
         """Yield the selection of each task, in their order."""
@@ -77,14 +81,16 @@ class _ClusterReader:
                 raise build_differences_error(differences)
             self._client.register_plugin(ManagerPlugin())
             return sum(self._client.nthreads().values())  # type: ignore[no-untyped-call]
-        except (OSError, concurrent.futures.CancelledError, asyncio.CancelledError):
-            return 0  # the first question reports what is wrong with the cluster
+        # RuntimeError: the client was closed. The first question reports what is wrong
+        except (OSError, RuntimeError, concurrent.futures.CancelledError, asyncio.CancelledError):
+            return 0
 
     def _map_on_workers(
         self, tasks: Iterator[SelectionTask], max_pending: int
     ) -> Iterator[EvidenceSelection]:
         """Yield selections in order; with `max_pending` 0 all of them are made locally."""
         pending: deque[tuple[Sequence[SelectionTask], Future[bytes] | None]] = deque()
+        self._overdue_s = time.monotonic() + MAX_WAIT_S
         try:
             for batch in _split_into_batches(tasks):
                 pending.append((batch, self._send(batch) if max_pending else None))
@@ -103,11 +109,11 @@ class _ClusterReader:
             return None
         try:
             content = pickle.dumps([encode_task(task) for task in batch])
-        except Exception:  # noqa: BLE001  a user object that cannot be pickled
+            sent: Future[bytes] = self._client.submit(
+                select_batch, content, pure=False, retries=RETRIES
+            )
+        except Exception:  # noqa: BLE001  a user object that cannot be pickled; a closed client
             return None
-        sent: Future[bytes] = self._client.submit(
-            select_batch, content, pure=False, retries=RETRIES
-        )
         return sent
 
     def _receive(
@@ -116,7 +122,8 @@ class _ClusterReader:
         found: list[bytes] | None = None
         if sent is not None:
             try:
-                found = pickle.loads(sent.result())  # noqa: S301  sent by the user's worker
+                if self._await_end(sent):
+                    found = pickle.loads(sent.result())  # noqa: S301  sent by the user's worker
             except (Exception, asyncio.CancelledError):  # noqa: BLE001  it is read locally then
                 found = None
             finally:
@@ -126,24 +133,33 @@ class _ClusterReader:
         else:
             yield from map(decode_selection, found, batch)
 
+    def _await_end(self, sent: Future[bytes]) -> bool:
+        """Return whether a batch ends before the time that is waited for one; it begins anew."""
+        while not sent.done():  # type: ignore[no-untyped-call]
+            if time.monotonic() > self._overdue_s:
+                return False
+            time.sleep(SLICE_S)
+        self._overdue_s = time.monotonic() + MAX_WAIT_S
+        return True
+
 
 def _split_into_batches(tasks: Iterable[SelectionTask]) -> Iterator[Sequence[SelectionTask]]:
     """Yield tasks in batches that are large enough to be worth sending."""
     batch: list[SelectionTask] = []
+    chars = 0
     for task in tasks:
         batch.append(task)
-        if _count_chars(batch) >= BATCH_CHARS:
+        chars += _count_chars([task])
+        if chars >= BATCH_CHARS:
             yield batch
-            batch = []
+            batch, chars = [], 0
     if batch:
         yield batch
 
 
 def _count_chars(tasks: Iterable[SelectionTask]) -> int:
     return sum(
-        len(document.text)
-        for task in tasks
-        for document in (*task.documents, *(task.previous or ()))
+        document.length for task in tasks for document in (*task.documents, *(task.previous or ()))
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from urisk_nb import process_state
@@ -21,11 +21,14 @@ from urisk_nb.llm.retrying_client import single_attempts
 from urisk_nb.llm.run_calls import mark_suspect
 from urisk_nb.llm.setting_changes import Reload
 from urisk_nb.llm.written_labels import SchemaSetting
+from urisk_nb.risk.evidence import Sentence
+from urisk_nb.risk.inputs import Document
+from urisk_nb.risk.questions import Question
+from urisk_nb.risk.taxonomy import Category, Taxonomy
 from urisk_nb.settings import Engine
 
 if TYPE_CHECKING:
     from urisk_nb.llm.answers import Answer
-    from urisk_nb.risk.questions import Question
 
 __all__ = [
     "FORWARDED",
@@ -36,6 +39,7 @@ __all__ = [
     "connect",
     "drop_forwarded",
     "find_judges",
+    "lighten",
 ]
 
 # The caller's settings that apply on the workers. The server's address and login come from the
@@ -85,6 +89,28 @@ class Replies:
 
     answers: tuple[Answer | UriskError, ...]
     setting: SchemaSetting | None = None
+
+
+def lighten(question: Question | bytes) -> Question | bytes:
+    """
+    Return a question as it travels, for the same answer: its sentence without the document, and its
+    categories as the package's own.
+
+    A filing has a megabyte, and a class of a notebook is not known on a worker.
+    """
+    if isinstance(question, bytes):
+        return question
+    one, taxonomy = question.sentence, question.taxonomy
+    document = Document(id=one.document.id, ticker=one.document.ticker, text="")
+    categories = tuple(
+        Category(id=str(each.id), name=str(each.name), definition=str(each.definition))
+        for each in taxonomy.categories
+    )
+    return replace(
+        question,
+        sentence=Sentence(id=one.id, document=document, text=one.text, start=0, end=0),
+        taxonomy=Taxonomy(categories=categories, version=str(taxonomy.version)),
+    )
 
 
 async def connect(overrides: Mapping[str, Any], models: tuple[str, ...]) -> ServerReport:

@@ -68,6 +68,11 @@ class WorkerPool:
 
     A task is sent to one worker at a time, and only a few tasks are taken ahead, so memory does not
     grow with their number. A task whose worker dies goes to another one, and then to this process.
+
+    Attributes
+    ----------
+    is_closed
+        Whether `close` was called.
     """
 
     def __init__(self, size: int) -> None:
@@ -77,7 +82,7 @@ class WorkerPool:
         self._idle: list[_Worker] = []
         self._workers: set[_Worker] = set()
         self._deaths = 0  # since the last reply of a worker
-        self._is_closed = False
+        self.is_closed = False
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -115,12 +120,18 @@ class WorkerPool:
 
     def close(self) -> None:
         """Kill the workers and wait until they are gone."""
+        try:
+            self.is_closed = True
+            self._kill_all()
+        finally:
+            self._kill_all()  # again: an interrupt may have stopped the first time
+            self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _kill_all(self) -> None:
         with self._lock:
-            self._is_closed = True
-            workers, self._workers = self._workers, set()
+            workers = [*self._workers]
         for one in workers:
             one.kill()
-        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _submit(
         self, function: Callable[..., bytes | None], *given: object
@@ -160,7 +171,7 @@ class WorkerPool:
     def _take(self) -> _Worker | None:
         """Return an idle worker or a new one; None if no worker can be started."""
         with self._lock:
-            if self._is_closed:
+            if self.is_closed:
                 return None
             if self._idle:
                 return self._idle.pop()
@@ -186,7 +197,7 @@ class _Worker:
     def __init__(self) -> None:
         flags = sum(getattr(subprocess, name, 0) for name in _WINDOWS_FLAGS)
         self._process = subprocess.Popen(  # noqa: S603  this Python
-            [sys.executable, "-I", worker.__file__],
+            [_find_python(), "-I", worker.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -210,7 +221,8 @@ class _Worker:
         """
         if not self._is_initialized:  # not in __init__: the process may have ended by then
             worker.write_frame(self._requests, pickle.dumps(list(sys.path)))
-            self._is_initialized = True
+            worker.skip_greeting(self._replies)
+            self._is_greeted = True
         worker.write_frame(self._requests, pickle.dumps((function, data)))
         reply = worker.read_frame(self._replies)
         return reply[:1], reply[1:]
@@ -223,6 +235,12 @@ class _Worker:
         for stream in (self._requests, self._replies):
             with contextlib.suppress(OSError, ValueError):
                 stream.close()
+
+
+def _find_python() -> str:
+    """Return the program to start; nothing where Python is part of another program."""
+    is_own = not getattr(sys, "frozen", False)  # such a program would be started once more
+    return (sys.executable or "") if is_own else ""
 
 
 def _finish(job: Job[Task, Result], task: Task, future: Future[bytes | None]) -> Result:

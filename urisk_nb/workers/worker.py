@@ -22,10 +22,12 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-__all__ = ["DONE", "FAILED", "main", "read_frame", "write_frame"]
+__all__ = ["DONE", "FAILED", "main", "read_frame", "skip_greeting", "write_frame"]
 
 LENGTH = struct.Struct("<Q")
 DONE, FAILED = b"+", b"-"
+GREETING = b"\0urisk_nb worker\0"  # marks the first reply: a site may print when Python starts
+MAX_PRINTED = 1_000_000  # bytes that are skipped before it
 POLL_S = 0.3  # how often a worker checks that its caller is alive
 
 
@@ -42,6 +44,15 @@ def read_frame(stream: IO[bytes]) -> bytes:
     return _read_exactly(stream, length)
 
 
+def skip_greeting(stream: IO[bytes]) -> None:
+    """Read up to the end of the greeting; EOFError where none comes."""
+    seen = bytearray()
+    while not seen.endswith(GREETING):
+        if len(seen) > MAX_PRINTED:
+            raise EOFError
+        seen += _read_exactly(stream, 1)
+
+
 def _read_exactly(stream: IO[bytes], length: int) -> bytes:
     data = stream.read(length)
     if len(data) < length:
@@ -56,6 +67,8 @@ def main() -> None:
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # library output must not mix with replies
     with contextlib.suppress(EOFError, OSError):
+        replies.write(GREETING)
+        replies.flush()
         sys.path[:] = pickle.loads(read_frame(requests))  # noqa: S301  sent by the caller
         while True:
             name, data = pickle.loads(read_frame(requests))  # noqa: S301
