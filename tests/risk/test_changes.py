@@ -340,7 +340,8 @@ def test_condensed_changes_count_and_quote_the_same():
     assert list_kinds(whole) == ["repeated", "repeated", "changed", "new"]
     chosen = {new[1].id, new[2].id}
     less = whole.condense(chosen)
-    assert less.current == {id_: whole.current[id_] for id_ in chosen}
+    assert (less.current, less.gone) == ({id_: whole.current[id_] for id_ in chosen}, ())
+    assert less.packed.places.itemsize * len(less.packed.places) == 3 * 36
     assert less.counts == whole.counts
     assert list(less.sections.items()) == list(whole.sections.items())
     assert (less.share_repeated, less.is_uneven) == (whole.share_repeated, whole.is_uneven)
