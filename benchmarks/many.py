@@ -5,7 +5,8 @@ Writes a folder of generated annual reports, one per ticker, and runs `assess` o
 process, with a scripted server and a journal. Prints the time until the first progress message and
 in total, the longest time between two messages, the memory of the caller and its workers, the time
 that an interrupt takes, and how many questions a second run asks (none). `--no-ask` skips the
-questions, `--workers` sets URISK_WORKERS.
+questions, `--workers` sets URISK_WORKERS. `--previous` compares each report with one of the year
+before, which differs in a third of the sentences.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from many_filings import write_folder
 MB = 1e6
 SERVICE_S = 0.002
 SLOTS = 16
+CHANGED = 1 / 3  # of the sentences, since the year before
 
 
 # The run, in its own process ----------------------------------------------------------------------
@@ -53,14 +55,20 @@ class Progress:
         self.last_s = now
 
 
-def read(tickers: list[str], folder: str, ask: bool) -> None:
+def read(tickers: list[str], folder: Path, ask: bool) -> None:
     """Open and label one run, and print its figures as one line of JSON."""
     from urisk_nb import LLMManager
     from urisk_nb.session import label_sync, open_run
 
     progress = Progress()
     try:
-        run = open_run(tickers, evidence=folder, params={"llm": ask}, on_read=progress.note)
+        run = open_run(
+            tickers,
+            evidence=str(folder),
+            previous=str(before) if (before := folder.with_name("before")).exists() else None,
+            params={"llm": ask},
+            on_read=progress.note,
+        )
         read_s, quiet_s = time.monotonic() - progress.began_s, progress.longest_s
         read_mb = get_peak_mb()
         if ask:
@@ -177,16 +185,20 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=2000)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--no-ask", action="store_true")
+    parser.add_argument("--previous", action="store_true")
     parser.add_argument("--read", help=argparse.SUPPRESS)
     args = parser.parse_args()
     tickers = [f"T{number:04}" for number in range(args.filings)]
     if args.read:
-        read(tickers, args.read, not args.no_ask)
+        read(tickers, Path(args.read), not args.no_ask)
         return
     with tempfile.TemporaryDirectory() as root:
         folder, place = Path(root, "filings"), Path(root, "server")
         place.mkdir()
         write_folder(folder, tickers, args.sentences)
+        if args.previous:
+            before = folder.with_name("before")
+            write_folder(before, tickers, args.sentences, year=2024, changed=CHANGED)
         server = FlakyServer(place, service_s=SERVICE_S, slots=SLOTS)
         env = {"OLLAMA_URL": server.url, "URISK_JOURNAL": str(Path(root, "journal.sqlite3"))}
         env |= {"URISK_WORKERS": str(args.workers)} if args.workers else {}

@@ -232,12 +232,17 @@ class Cell:
 
     def text(self, kind="text/plain"):
         """All output of a kind, and the streams, joined in order."""
-        parts = []
+        parts, stream = [], None
         for type_, content in self.outputs:
             if type_ == "stream":
-                parts.append(content["text"])
+                # One print may come in pieces: the kernel sends what there is five times a second
+                if content["name"] == stream:
+                    parts[-1] += content["text"]
+                else:
+                    parts.append(content["text"])
             elif "data" in content:
                 parts.append(content["data"].get(kind, ""))
+            stream = content.get("name") if type_ == "stream" else None
         return "\n".join(parts)
 
     @property

@@ -59,9 +59,9 @@ MONTHS = ("January", "March", "May", "June", "August", "October", "November")
 SHARE_OF_TROUBLE = 0.04
 
 
-def write_filing(ticker: str, sentences: int, seed: int = 0) -> str:
-    """Return the text of a report of about so many sentences."""
-    draw = random.Random(f"{ticker} {seed}")
+def write_filing(ticker: str, sentences: int, seed: int = 0, *, changed: float = 0.0) -> str:
+    """Return the text of a report of about so many sentences, a share of them other ones."""
+    draw, other = random.Random(f"{ticker} {seed}"), random.Random(f"{ticker} {seed} other")
     name = f"{ticker} Holdings, Inc."
     parts = [
         "UNITED STATES\nSECURITIES AND EXCHANGE COMMISSION\nWashington, D.C. 20549",
@@ -72,22 +72,28 @@ def write_filing(ticker: str, sentences: int, seed: int = 0) -> str:
     ]
     for heading, share in PARTS:
         parts.append(heading)
-        parts += _write_paragraphs(draw, round(sentences * share), heading)
+        found = [_write_sentence(draw, heading) for _ in range(round(sentences * share))]
+        found = [
+            _write_sentence(other, heading) if other.random() < changed else one for one in found
+        ]
+        parts += _write_paragraphs(draw, found)
         parts.append(_write_table(draw))
     parts.append(f"SIGNATURES\n\nDate: March 3, 2025\n\n{name}\n\nBy: /s/ A. Writer")
     return "\n\n".join(parts)
 
 
-def write_folder(folder: Path, tickers: list[str], sentences: int) -> None:
-    """Write one report a ticker into a folder."""
+def write_folder(
+    folder: Path, tickers: list[str], sentences: int, *, year: int = 2025, changed: float = 0.0
+) -> None:
+    """Write one report a ticker into a folder; two years differ in a share of their sentences."""
     folder.mkdir(parents=True, exist_ok=True)
     for ticker in tickers:
-        text = write_filing(ticker, sentences)
-        (folder / f"{ticker}_10-K_2025-03-03.txt").write_text(text, encoding="utf-8")
+        text = write_filing(ticker, sentences, changed=changed)
+        text = text.replace("March 3, 2025", f"March 3, {year}")
+        (folder / f"{ticker}_10-K_{year}-03-03.txt").write_text(text, encoding="utf-8")
 
 
-def _write_paragraphs(draw: random.Random, count: int, heading: str) -> list[str]:
-    found = [_write_sentence(draw, heading) for _ in range(count)]
+def _write_paragraphs(draw: random.Random, found: list[str]) -> list[str]:
     paragraphs = []
     while found:
         size = draw.randint(2, 7)

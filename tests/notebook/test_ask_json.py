@@ -127,6 +127,12 @@ def test_a_list_of_objects_is_a_table_with_types(asking):
         )
 
 
+def test_what_is_printed_in_two_pieces_is_one_text(asking):
+    """As a busy kernel sends what one `print` of two values has written."""
+    cell = asking.good("print(4.5, end='', flush=True); print(' 1')")
+    assert cell.text() == "4.5 1\n"
+
+
 def test_a_class_makes_its_objects_and_all_of_it_is_escaped(asking):
     """Nested: a pydantic model with dataclasses in it."""
     cell = asking.good("%%ask made --json Report\nA report?")

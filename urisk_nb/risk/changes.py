@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ __all__ = [
     "MIN_OVERLAP",
     "Change",
     "Changes",
+    "PackedChanges",
     "compare",
     "find_near",
     "fold_words",
@@ -31,6 +33,8 @@ __all__ = [
 ]
 
 Kind = Literal["new", "changed", "repeated", "gone"]
+KINDS: tuple[Kind, ...] = ("new", "changed", "repeated", "gone")
+SHOWN: tuple[Kind, ...] = ("new", "changed", "gone")  # what the table lists, in its order
 
 # The share of words that a changed sentence has in common with its old wording (Jaccard, numbers
 # count as one word). Of pairs just above it most say the same thing in both years; below it they
@@ -76,6 +80,54 @@ class Change:
     old: Sentence | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PackedChanges:
+    """
+    Changes in little memory: where their sentences stand, and made again when they are read.
+
+    Thousands of companies with two annual reports each have millions of changes. A change with its
+    sentences takes half a kilobyte, and 36 bytes here. What a model would read is not kept.
+    """
+
+    documents: tuple[Document, ...]
+    places: array[int]  # of each change: its kind, and four numbers for each of two sentences
+
+    @classmethod
+    def of(cls, changes: Iterable[Change]) -> PackedChanges:
+        """Return changes packed, in their order."""
+        documents: dict[int, Document] = {}
+        numbers: dict[int, int] = {}
+        places = array("i")
+
+        def add(sentence: Sentence | None) -> None:
+            if sentence is None:
+                places.extend((-1, 0, 0, 0))
+                return
+            document = sentence.document
+            documents[id(document)] = document
+            number = numbers.setdefault(id(document), len(numbers))
+            in_document = int(sentence.id.rpartition(".")[2])
+            places.extend((number, in_document, sentence.start, sentence.end))
+
+        for change in changes:
+            places.append(KINDS.index(change.kind))
+            add(change.sentence)
+            add(change.old)
+        return cls(tuple(documents.values()), places)
+
+    def __iter__(self) -> Iterator[Change]:
+        """Yield the changes; their sentences have no text for a model, only the quote."""
+        numbers = iter(self.places)
+        for kind, *first in zip(*[numbers] * 9, strict=True):
+            sentence = self._build_sentence(*first[:4])
+            old = None if first[4] < 0 else self._build_sentence(*first[4:])
+            yield Change(kind=KINDS[kind], sentence=sentence, old=old)
+
+    def _build_sentence(self, document: int, number: int, start: int, end: int) -> Sentence:
+        its = self.documents[document]
+        return Sentence(id=f"{its.id}.{number}", document=its, text="", start=start, end=end)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
     """
@@ -84,30 +136,41 @@ class Changes:
     Attributes
     ----------
     current
-        By sentence id, in document order: what became of each sentence that could be compared;
-        without most of the repeated ones, once it is condensed.
+        By sentence id, in document order: what became of each sentence that could be compared; once
+        it is condensed, of each that is asked.
     gone
-        Sentences of the previous documents that are in no current one, in document order.
+        Sentences of the previous documents that are in no current one, in document order; empty
+        once it is condensed.
     note
         Which documents were compared, and which were not used, for the reader.
     previous_count
         How many sentences the previous documents have that it was compared with.
-    left_out
-        By section, in document order: how many repeated sentences are not in `current`.
+    sections
+        Section -> kind -> how many sentences, in document order; "" where there is no section.
+    packed
+        Once it is condensed: the new, changed and gone sentences.
     """
 
     current: Mapping[str, Change]
     gone: tuple[Change, ...] = ()
     note: str = ""
     previous_count: int = 0
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(init=False)
+    sections: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    packed: PackedChanges | None = None
 
     def __post_init__(self) -> None:
-        """Count each kind once: rows, messages and the view all want the figures."""
-        counts = Counter(change.kind for change in (*self.current.values(), *self.gone))
-        counts["repeated"] += sum(self.left_out.values())
-        object.__setattr__(self, "counts", counts)
+        """Count once: rows, messages and the view all want the figures."""
+        if not self.sections:
+            found: dict[str, dict[str, int]] = {}
+            for change in (*self.current.values(), *self.gone):
+                counts = found.setdefault(change.sentence.section or "", dict.fromkeys(KINDS, 0))
+                counts[change.kind] += 1
+            object.__setattr__(self, "sections", found)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many sentences of each kind there are."""
+        return {kind: sum(each[kind] for each in self.sections.values()) for kind in KINDS}
 
     @property
     def share_repeated(self) -> float:
@@ -116,7 +179,8 @@ class Changes:
 
     @property
     def _compared_count(self) -> int:
-        return len(self.current) + sum(self.left_out.values())
+        counts = self.counts
+        return sum(counts.values()) - counts["gone"]
 
     @property
     def is_uneven(self) -> bool:
@@ -129,36 +193,21 @@ class Changes:
         change = self.current.get(sentence.id)
         return change is not None and change.kind != "repeated"
 
-    def count_by_section(self) -> dict[str, dict[str, int]]:
-        """Return section -> kind -> count, in document order; "" where there is no section."""
-        kinds = {"new": 0, "changed": 0, "repeated": 0, "gone": 0}
-        found = {name: kinds | {"repeated": count} for name, count in self.left_out.items()}
-        for change in (*self.current.values(), *self.gone):
-            found.setdefault(change.sentence.section or "", dict(kinds))[change.kind] += 1
-        return found
+    def list_shown(self) -> Iterable[Change]:
+        """Return the new, the changed and the gone sentences, in this order."""
+        if self.packed is not None:
+            return self.packed
+        every = (*self.current.values(), *self.gone)
+        return [change for kind in SHOWN for change in every if change.kind == kind]
 
     def condense(self, chosen: Collection[str]) -> Changes:
-        """
-        Return the same without what nobody asks for: the repeated sentences that are not chosen,
-        and what a model would read of the others; the table quotes their documents.
-
-        Thousands of companies with two annual reports each have ten million sentences.
-        """
-        left_out: dict[str, int] = {}
-        kept: dict[str, Change] = {}
-        for id_, change in self.current.items():
-            is_kept = change.kind != "repeated" or id_ in chosen
-            if is_kept:
-                kept[id_] = change if id_ in chosen else _drop_texts(change)
-            section = change.sentence.section or ""
-            left_out[section] = left_out.get(section, 0) + (not is_kept)
-        gone = tuple(map(_drop_texts, self.gone))
-        return replace(self, current=kept, gone=gone, left_out=left_out)
-
-
-def _drop_texts(change: Change) -> Change:
-    old = change.old and replace(change.old, text="", previous=None)
-    return replace(change, sentence=replace(change.sentence, text="", previous=None), old=old)
+        """Return the same with what becomes of the chosen sentences, and the others packed."""
+        return replace(
+            self,
+            current={id_: change for id_, change in self.current.items() if id_ in chosen},
+            gone=(),
+            packed=PackedChanges.of(self.list_shown()),
+        )
 
 
 # Sentences ----------------------------------------------------------------------------------------

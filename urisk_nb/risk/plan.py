@@ -177,7 +177,7 @@ class Plan:
     def _count_changes(self) -> dict[str, dict[str, dict[str, int]]]:
         """Return symbol -> section -> kind -> how many sentences."""
         return {
-            symbol: selection.changes.count_by_section()
+            symbol: {name: dict(one) for name, one in selection.changes.sections.items()}
             for symbol, selection in self.selections.items()
             if selection.changes
         }

@@ -25,7 +25,7 @@ from urisk_nb.risk.scoring import Level
 from urisk_nb.risk.taxonomy import NONE
 
 if TYPE_CHECKING:
-    from urisk_nb.risk.changes import Changes
+    from urisk_nb.risk.changes import Change, Changes
 
 __all__ = [
     "MIN_JUDGED",
@@ -194,29 +194,25 @@ def build_changes(changes: Mapping[str, Changes | None]) -> pd.DataFrame:
     Columns: ticker, change, section, quote, old_quote (the former wording of a changed sentence; of
     a gone one it is the only wording).
     """
-    rows = [
-        (symbol, change)
-        for symbol, known in changes.items()
-        if known
-        for kind in ("new", "changed", "gone")
-        for change in (*known.current.values(), *known.gone)
-        if change.kind == kind
-    ]
     columns: dict[str, list[Any]] = {
-        "ticker": [symbol for symbol, _ in rows],
-        "change": [change.kind for _, change in rows],
-        "section": [change.sentence.section for _, change in rows],
-        "quote": [None if change.kind == "gone" else change.sentence.quote for _, change in rows],
-        "old_quote": [
-            change.sentence.quote
-            if change.kind == "gone"
-            else change.old.quote
-            if change.old
-            else None
-            for _, change in rows
-        ],
+        name: [] for name in ("ticker", "change", "section", "quote", "old_quote")
     }
+    for symbol, known in changes.items():
+        # One company at a time: the changes of thousands, unpacked, take gigabytes. And column by
+        # column, since a text is unpacked again where another one was read meanwhile
+        shown = list(known.list_shown()) if known else []
+        columns["ticker"] += [symbol] * len(shown)
+        columns["change"] += [one.kind for one in shown]
+        columns["section"] += [one.sentence.section for one in shown]
+        columns["quote"] += [None if one.kind == "gone" else one.sentence.quote for one in shown]
+        columns["old_quote"] += [_find_old_quote(one) for one in shown]
     return pd.DataFrame({name: _series(name, values) for name, values in columns.items()})
+
+
+def _find_old_quote(change: Change) -> str | None:
+    if change.kind == "gone":
+        return change.sentence.quote
+    return change.old.quote if change.old else None
 
 
 def build_judgements(
