@@ -222,7 +222,7 @@ class _Worker:
         if not self._is_initialized:  # not in __init__: the process may have ended by then
             worker.write_frame(self._requests, pickle.dumps(list(sys.path)))
             worker.skip_greeting(self._replies)
-            self._is_greeted = True
+            self._is_initialized = True
         worker.write_frame(self._requests, pickle.dumps((function, data)))
         reply = worker.read_frame(self._replies)
         return reply[:1], reply[1:]
