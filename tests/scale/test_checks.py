@@ -213,7 +213,7 @@ def test_workers_in_this_process_are_refused():
     assert "LocalCluster(processes=True)" in caught.value.fix
 
 
-def test_a_run_within_a_task_says_to_leave_out_the_client(client):
+def test_a_run_inside_a_task_says_to_leave_out_the_client(client):
     """The worker that runs it would be asked to ask."""
 
     def run():
@@ -225,7 +225,7 @@ def test_a_run_within_a_task_says_to_leave_out_the_client(client):
 
     with pytest.raises(InputError, match="runs in this process") as caught:
         client.submit(run, pure=False).result()
-    assert caught.value.fix.startswith("leave out client=")
+    assert caught.value.fix.startswith("leave the client out; or, outside of a Dask task")
 
 
 def test_a_cluster_without_workers_gets_time_and_then_fails(monkeypatch):

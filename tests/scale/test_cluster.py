@@ -159,6 +159,7 @@ def test_a_question_travels_without_its_document(two_models, client, monkeypatch
         sizes.append(len(pickle.dumps(args)))
         return await run(self, worker, step, *args)
 
+    set_variables(client, {one: {"OLLAMA_URL": two_models.url} for one in client.nthreads()})
     monkeypatch.setattr(jobs.Jobs, "run", weigh)
     given = {"evidence": {"T0": [text]}, "params": {"max_sentences": 8}}
     on_cluster = assess("T0", client=client, **given)
@@ -182,6 +183,7 @@ def test_categories_of_a_class_of_the_user_s_own_are_asked(two_models, client):
         pass
 
     categories = [OwnCategory(id=one, name=one, definition=f"of {one}") for one in ("legal", "tax")]
+    set_variables(client, {one: {"OLLAMA_URL": two_models.url} for one in client.nthreads()})
     own = OwnTaxonomy(categories=tuple(categories), version="mine")
     on_cluster = assess(TICKERS, evidence=write_news(12), client=client, taxonomy=own)
     local = assess_locally(two_models.url, write_news(12), taxonomy=own)
