@@ -223,7 +223,7 @@ class ClusterSession:
     async def _try_each(
         self, action: Callable[[ClusterServer], Awaitable[T]]
     ) -> tuple[list[T], bool]:
-        """Return what an action gives, and whether a worker that ended is why there is less."""
+        """Return the results of an action, and whether some are missing because a worker ended."""
         asked = [one for one in self._servers.values() if one.absence is None]
         asked = asked or [*self._servers.values()]
         found = await asyncio.gather(*map(action, asked), return_exceptions=True)
@@ -233,9 +233,9 @@ class ClusterSession:
                 given.append(result)
             elif isinstance(result, AWAY):
                 self._leave_out(server, result)
+            elif isinstance(result, ModelsDiffer):  # it names the servers
+                raise result
             else:
-                if isinstance(result, ModelsDiffer):  # it names the servers
-                    raise result
                 raise _prefix_message(result, server.label)
         is_lost = any(isinstance(result, WorkerLost) for result in found)
         return given, is_lost or not all(server.workers for server in asked) or not asked

@@ -169,8 +169,10 @@ class Jobs:
 
     async def _call_all(self, make: Callable[[], Any]) -> Any:
         """
-        Return what a method of the client gives that asks workers. It is called anew where one of
-        them ends meanwhile: the scheduler would try for half a minute to reach that one.
+        Return what a method of the client gives that asks all workers.
+
+        It is called again if one of them ends meanwhile: the scheduler would try to reach that one
+        for half a minute.
         """
         while True:
             asked, call = self.workers, asyncio.ensure_future(self._call(make))
@@ -180,7 +182,7 @@ class Jobs:
                 if call.done():
                     return call.result()
             except ClusterLost:
-                await asyncio.sleep(2 * POLL_S)  # a worker that ended is not reached, then is seen
+                await asyncio.sleep(2 * POLL_S)  # a lost worker fails first and is noticed later
                 if asked <= self.workers:
                     raise
             finally:

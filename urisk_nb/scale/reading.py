@@ -134,7 +134,7 @@ class _ClusterReader:
             yield from map(decode_selection, found, batch)
 
     def _await_end(self, sent: Future[bytes]) -> bool:
-        """Return whether a batch ends before the time that is waited for one; it begins anew."""
+        """Return whether a batch ends in time; each batch that does starts the time anew."""
         while not sent.done():  # type: ignore[no-untyped-call]
             if time.monotonic() > self._overdue_s:
                 return False
