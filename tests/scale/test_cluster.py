@@ -96,7 +96,11 @@ def test_judges_queries_and_priors_are_the_same(two_models, client, given):
     news = write_news(24)
     on_cluster = assess(TICKERS, evidence=news, client=client, **given)
     local = assess_locally(two_models.url, news, **given)
-    pd.testing.assert_frame_equal(compared(on_cluster), compared(local))
+    # The first ticker that needs a prior pays for it, and which is the first depends on the timing
+    assert on_cluster["tokens"].sum() == local["tokens"].sum()
+    pd.testing.assert_frame_equal(
+        compared(on_cluster).drop(columns="tokens"), compared(local).drop(columns="tokens")
+    )
     pd.testing.assert_frame_equal(on_cluster.report.findings, local.report.findings)
     assert on_cluster.report.meta["judges"] == local.report.meta["judges"]
     assert on_cluster.report.meta["kappa"] == local.report.meta["kappa"]
