@@ -110,7 +110,7 @@ class ClusterSession:
         }
         self.model = self.judge = self.settings.model
         self.left_out: dict[str, str] = {}
-        self._jobs = Jobs(client, self._handle_gone, self._handle_joined)
+        self._jobs = Jobs(client, self._handle_lost_workers, self._handle_new_workers)
         self._servers: dict[str, ClusterServer] = {}
         self._agreement = ModelAgreement()
         self._models: tuple[str, ...] = ()  # in addition to the session's own
@@ -172,7 +172,7 @@ class ClusterSession:
             raise build_differences_error(differences)
         for address, place in (await self._describe(workers)).items():
             if isinstance(place, OSError):  # it ended just now
-                self.left_out[address] = _describe_unreached(place)
+                self.left_out[address] = _describe_connection_failure(place)
             elif isinstance(place, Exception):
                 raise _prefix_message(place, f"the worker {address}")
             else:
@@ -328,9 +328,9 @@ class ClusterSession:
         finally:
             if call in self._queue:
                 self._queue.remove(call)
-            self._cancel_if_unwanted(call.batch)
+            self._cancel_abandoned_batch(call.batch)
 
-    def _cancel_if_unwanted(self, batch: _SentBatch | None) -> None:
+    def _cancel_abandoned_batch(self, batch: _SentBatch | None) -> None:
         """Cancel a batch if no caller waits for its answers any more."""
         if batch is None or batch.task is None or batch.task.done():
             return
@@ -519,7 +519,7 @@ class ClusterSession:
 
     # Workers --------------------------------------------------------------------------------------
 
-    def _handle_gone(self, workers: Collection[str]) -> None:
+    def _handle_lost_workers(self, workers: Collection[str]) -> None:
         """Let another worker query each server whose worker has ended."""
         for server in self._servers.values():
             if not server.workers:
@@ -532,7 +532,7 @@ class ClusterSession:
                 )
                 self._leave_out(server, error, is_soon=bool(server.workers))
 
-    def _handle_joined(self, workers: Collection[str]) -> None:
+    def _handle_new_workers(self, workers: Collection[str]) -> None:
         self._create_task(self._add_late_workers(workers))
 
     async def _add_late_workers(self, workers: Collection[str]) -> None:
@@ -546,7 +546,7 @@ class ClusterSession:
             return  # the cluster is away again
         for address, place in places.items():
             if isinstance(place, OSError):
-                self.left_out[address] = _describe_unreached(place)
+                self.left_out[address] = _describe_connection_failure(place)
                 continue
             if isinstance(place, Exception):
                 self.left_out[address] = f"says: {getattr(place, 'message', place)}"
@@ -669,7 +669,7 @@ def _check_place(place: WorkerPlace, address: str) -> None:
         )
 
 
-def _describe_unreached(error: OSError) -> str:
+def _describe_connection_failure(error: OSError) -> str:
     """Say of a worker that it could not be asked, behind "it"."""
     return f"could not be reached ({type(error).__name__})"
 

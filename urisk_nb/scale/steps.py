@@ -37,7 +37,7 @@ __all__ = [
     "ServerReport",
     "answer",
     "connect",
-    "drop_forwarded",
+    "drop_forwarded_settings",
     "find_judges",
     "lighten",
 ]
@@ -123,7 +123,7 @@ async def connect(overrides: Mapping[str, Any], models: tuple[str, ...]) -> Serv
         As `LLMManager.initialize` and `ensure_model` do.
     """
     if (running := LLMManager.find_instance()) is not None:
-        running.overrides = drop_forwarded(running.overrides)
+        running.overrides = drop_forwarded_settings(running.overrides)
     # From the worker's environment and this run, without the overrides of an earlier run
     manager = await LLMManager.initialize(**overrides, reload=Reload.ALL)
     if others := [model for model in models if model != manager.model]:
@@ -167,7 +167,7 @@ async def answer(batch: Batch) -> Replies:
     return Replies(answers=tuple(answers), setting=own)
 
 
-def drop_forwarded(overrides: Mapping[str, Any]) -> dict[str, Any]:
+def drop_forwarded_settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the overrides of a worker's session without those that a run forwards."""
     return {name: value for name, value in overrides.items() if name not in FORWARDED}
 

@@ -24,7 +24,7 @@ from urisk_nb.address import is_loopback
 from urisk_nb.errors import UriskError, WorkerLost
 from urisk_nb.llm.manager import LLMManager
 from urisk_nb.scale.interrupts import leave_interrupts_to_nanny
-from urisk_nb.scale.steps import drop_forwarded
+from urisk_nb.scale.steps import drop_forwarded_settings
 from urisk_nb.scale.thread_frames import patch_current_frames
 from urisk_nb.settings import load
 
@@ -169,7 +169,7 @@ def describe_worker(overrides: Mapping[str, Any], dask_worker: Worker) -> Worker
         An environment variable of the worker, or a line of its `.env`, cannot be used.
     """
     manager, host = LLMManager.find_instance(), platform.node()
-    own = {} if manager is None else drop_forwarded(manager.overrides)
+    own = {} if manager is None else drop_forwarded_settings(manager.overrides)
     settings = load(**own, **overrides)
     is_own = any(is_loopback(one.host) for one in settings.each_server)
     # Machines cloned from one image may share a host name
